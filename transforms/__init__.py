@@ -1,0 +1,1 @@
+"""What happens to documents: kernels that know the subject, and Beam stages that wire them."""
