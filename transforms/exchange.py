@@ -41,8 +41,8 @@ def received(values: Iterable[bytes]) -> Iterator[bytes]:
         if value[:1] == _INLINE:
             frames.append((value[1 : 1 + ORDER.size], None, 0, 0, value))
         else:
-            path, entries = _open_reference(value)
-            frames.extend((order, path, offset, length, b"") for order, offset, length in entries)
+            run_file, entries = _open_reference(value)
+            frames.extend((order, run_file, offset, length, b"") for order, offset, length in entries)
     frames.sort(key=lambda frame: frame[0])
     opened: dict[str, Any] = {}
     try:
@@ -66,7 +66,7 @@ def _open_reference(value: bytes) -> tuple[str, list[tuple[bytes, int, int]]]:
 
 
 @dataclass
-class Exchange(beam.PTransform):  # type: ignore[misc]
+class Exchange(beam.PTransform):
     """Regroup packets by partition.
 
     Args:
@@ -88,7 +88,7 @@ def _inline(partition: int, value: bytes) -> tuple[int, bytes]:
     return partition, _INLINE + value
 
 
-class _Spill(beam.DoFn):  # type: ignore[misc]
+class _Spill(beam.DoFn):
     """Appends packets to a run file of this attempt's own and emits where they are, grouped by partition."""
 
     def __init__(self, scratch: str) -> None:
@@ -131,9 +131,7 @@ class _Spill(beam.DoFn):  # type: ignore[misc]
                 self._sink.write(body)
                 frames.append(_FRAME.pack(value[: ORDER.size], self._offset, len(body)))
                 self._offset += len(body)
-            references.append(
-                (partition, b"".join([_STORED, struct.pack("<I", len(name)), name, *frames]))
-            )
+            references.append((partition, b"".join([_STORED, struct.pack("<I", len(name)), name, *frames])))
         self._sink.flush()
         self._held = {}
         self._held_bytes = 0
@@ -141,7 +139,7 @@ class _Spill(beam.DoFn):  # type: ignore[misc]
 
 
 @dataclass
-class Gather(beam.PTransform):  # type: ignore[misc]
+class Gather(beam.PTransform):
     """Write all elements, sorted, into one file that the driver reads: for summaries, never for documents.
 
     Sorting makes the file independent of arrival. Nothing in, no file: `gathered` then gives an empty list.
