@@ -1,0 +1,165 @@
+"""What no single key can know: names that must exist, paths that must not meet, keys of a later release."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config_kinds import is_url, nearest
+from pipeline.config_rules import Rule
+from pipeline.config_yaml import At
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+__all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
+
+NOT_YET = {
+    "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
+    "counts that the input holds",
+    "evidence.known_synthetic": "text is not compared with known synthetic text yet; leave the key out",
+    "evidence.detectors": "detector scores are not read yet; leave the key out",
+    "dedup.against": "earlier indexes are not compared with yet; leave the key out, and give both corpora as sources",
+    "diversity.reference": "held-out text is not compared with yet; leave the key out",
+    "diversity.metrics": "only the core metrics are measured yet; leave the key out",
+    "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",
+    "mix.weights": "files of learned weights are not read yet; leave the key out, and weigh by mix.sources",
+    "mix.parent": "a mix does not build on an earlier one yet; leave the key out",
+    "mix.temperature": "sources are not sampled by temperature yet; leave the key out, and weigh by mix.sources",
+    "mix.floors.otherwise": "groups are neither dropped nor exempted yet; leave the key out, so that they fail",
+    "mix.caps.otherwise": "groups are neither dropped nor exempted yet; leave the key out, so that they fail",
+}
+"""Keys that are parsed and checked, but whose behaviour this release lacks: only their defaults are accepted."""
+
+
+def refuse_later_keys(config: Config, at: At) -> None:
+    for path, says in NOT_YET.items():
+        _refuse(config, path.split("."), says, at)
+
+
+def _refuse(owner: Any, names: list[str], says: str, at: At) -> None:
+    here, value = at / names[0], getattr(owner, names[0])
+    if isinstance(value, tuple) and len(names) > 1:
+        for place, item in enumerate(value):
+            _refuse(item, names[1:], says, here / place)
+    elif len(names) > 1:
+        _refuse(value, names[1:], says, here)
+    elif value != _default(owner, names[0]):
+        here.fail("not_yet", f"not available yet: {says}")
+
+
+def _default(owner: Any, name: str) -> Any:
+    return next(item.default for item in dataclasses.fields(owner) if item.name == name)
+
+
+def check_config(config: Config, at: At) -> None:
+    sources = {source.name: source for source in config.sources}
+    _distinct((source.name for source in config.sources), "sources", at / "sources")
+    _distinct((trusted.name for trusted in config.trust.keys), "keys", at / "trust" / "keys")
+    for place, trusted in enumerate(config.trust.keys):
+        here = (at / "trust" / "keys").item(place, trusted.name)
+        for number, name in enumerate(trusted.sources or ()):
+            _known(name, sources, "source", here / "sources" / number)
+    for place, exclusion in enumerate(config.exclude):
+        if exclusion.source is not None:
+            _known(exclusion.source, sources, "source", at / "exclude" / place / "source")
+    for name in config.mix.sources:
+        _known(name, sources, "source", at / "mix" / "sources" / name)
+    for rules in ("floors", "caps"):
+        for place, rule in enumerate(getattr(config.mix, rules)):
+            _check_rule(config, rule, place, at / "mix" / rules, sources)
+    _check_revoked(config, at / "trust" / "revoked")
+    _check_as_of(config, at)
+    _check_paths(config, at)
+
+
+def _distinct(names: Iterable[str], what: str, at: At) -> None:
+    seen: set[str] = set()
+    for place, name in enumerate(names):
+        if name in seen:
+            (at.item(place, name)).fail("duplicate_key", f'two {what} are called "{name}"; rename one')
+        seen.add(name)
+
+
+def _known(name: str, known: Iterable[str], what: str, at: At) -> None:
+    known = list(known)
+    if name not in known:
+        near = nearest(name, known)
+        hint = f'did you mean "{near}"? ' if near else ""
+        at.fail("bad_value", f"no {what} has this name; {hint}there are: {', '.join(known)}", name, nearest=near)
+
+
+def _check_rule(config: Config, rule: Rule, place: int, at: At, sources: Iterable[str]) -> None:
+    # The short form stands under the rule's name, the list under its position.
+    here = at / rule.of if (at / rule.of).address in at.origin.places else at / place
+    if rule.of.startswith("source:"):
+        _known(rule.of.removeprefix("source:"), sources, "source", here)
+    columns = ("language", "source", "generator", *config.kept_columns)
+    if rule.by is not None and rule.by not in columns:
+        says = f"no such column to group by; valid are {', '.join(columns)}, and what a source keeps (keep: [...])"
+        (here / "by").fail("bad_value", says, rule.by, nearest=nearest(rule.by, columns))
+
+
+def _check_revoked(config: Config, at: At) -> None:
+    """A misspelt revocation would leave a key trusted, so every entry must hit something or be a digest."""
+    names = [trusted.name for trusted in config.trust.keys]
+    for place, entry in enumerate(config.trust.revoked):
+        digest = entry.removeprefix("sha256:")
+        if entry not in names and not (len(digest) == 64 and set(digest.lower()) <= set("0123456789abcdef")):
+            near = nearest(entry, names)
+            hint = f'did you mean "{near}"? ' if near else ""
+            says = f"neither a trusted key nor the sha256 of a manifest; {hint}keys: {', '.join(names) or 'none'}"
+            (at / place).fail("bad_value", says, entry, nearest=near)
+
+
+def _check_as_of(config: Config, at: At) -> None:
+    if config.as_of is not None:
+        return
+    for trusted in config.trust.keys:
+        in_use = trusted.name not in config.trust.revoked and any(map(trusted.covers, config.sources))
+        if in_use and trusted.valid_until is not None:
+            says = (
+                f'the key "{trusted.name}" is valid until {trusted.valid_until}, and validity is judged at as_of, '
+                "never by the clock; add a date, such as as_of: 2026-11-20"
+            )
+            (at / "as_of").fail("missing_key", says)
+
+
+def _check_paths(config: Config, at: At) -> None:
+    """What a run writes must not meet what it, or the next run, reads."""
+    output, index = _parts(config.output), _parts(config.index)
+    shorter = min(len(output), len(index))
+    if output[:shorter] == index[:shorter]:
+        relation = "the same as" if output == index else "inside" if len(output) > len(index) else "around"
+        says = f"output is {relation} the index {config.index}; give each a folder of its own"
+        (at / "output").fail("bad_value", says, config.output)
+    for key, folder in (("output", config.output), ("index", config.index)):
+        for where, pattern in _patterns(config):
+            if _reaches(_parts(pattern), _parts(folder)):
+                says = f"{where} {pattern} would read what is written here; choose a folder that no glob matches"
+                (at / key).fail("bad_value", says, folder)
+
+
+def _patterns(config: Config) -> Iterator[tuple[str, str]]:
+    for source in config.sources:
+        yield from ((f"sources.{source.name}.files", pattern) for pattern in source.files)
+    yield from (("evidence.known_synthetic", pattern) for pattern in config.evidence.known_synthetic)
+    yield from (("diversity.reference", pattern) for pattern in config.diversity.reference)
+
+
+def _parts(path: str) -> list[str]:
+    separator = "/" if is_url(path) else os.sep
+    return [part for part in path.split(separator) if part]
+
+
+def _reaches(pattern: list[str], folder: list[str]) -> bool:
+    """Whether a glob can match the folder itself or a file below it. Only ** crosses folders."""
+    for depth, part in enumerate(pattern):
+        if "**" in part or depth == len(folder):
+            return True
+        if not fnmatchcase(folder[depth], part):
+            return False
+    return len(pattern) == len(folder)
