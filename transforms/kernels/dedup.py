@@ -105,7 +105,7 @@ def _pivot_pairs(band: Any, documents: Any, pivots: int) -> Any:
 
 
 def shared_and_union(left: I64, right: I64, hashes: U64, offsets: I64) -> tuple[I64, I64]:
-    """Sizes of intersection and union for pairs of sorted sets: Jaccard as two integers, so that a threshold is exact."""
+    """Sizes of intersection and union of pairs of sorted sets: Jaccard as two integers, so thresholds are exact."""
     shared: I64 = _intersections(left, right, hashes, offsets)
     sizes = np.diff(offsets)
     return shared, sizes[left] + sizes[right] - shared
@@ -126,6 +126,22 @@ def _intersections(left: Any, right: Any, hashes: Any, offsets: Any) -> Any:
             j += b <= a
         shared[pair] = count
     return shared
+
+
+def take_sets(rows: I64, hashes: U64, offsets: I64) -> tuple[U64, I64]:
+    """The sets of `rows`, packed again: hashes and the size of each set."""
+    sizes = offsets[rows + 1] - offsets[rows]
+    return _copy_ranges(offsets[rows], sizes, hashes), sizes
+
+
+@njit(nogil=True, cache=True)
+def _copy_ranges(starts: Any, sizes: Any, hashes: Any) -> Any:
+    taken = np.empty(sizes.sum(), np.uint64)
+    filled = 0
+    for k in range(len(starts)):
+        taken[filled : filled + sizes[k]] = hashes[starts[k] : starts[k] + sizes[k]]
+        filled += sizes[k]
+    return taken
 
 
 class Removal(NamedTuple):

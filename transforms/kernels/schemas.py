@@ -137,6 +137,7 @@ FATES = pa.schema(
         pa.field("shared", pa.int64()),  # exact Jaccard as two integers
         pa.field("union", pa.int64()),
         pa.field("represents", pa.int64()),
+        pa.field("reason", pa.string()),  # why an excluded document was excluded
     ]
 )
 

@@ -1,0 +1,278 @@
+"""Words for people: commands, options, and how an error is told. Everything else is imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import AnchormixError, UsageError
+
+
+@dataclass
+class Outcome:
+    """What a command has to say: lines for people, numbers for programs."""
+
+    text: str = ""
+    status: str = "ok"
+    exit: int = 0
+    output: str | None = None
+    totals: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class _Group(click.Group):
+    """Lists commands in the order of a user's day, and tells usage errors as `--json` asks."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="anchormix")
+def main() -> None:
+    """Training mixes that provably hold a minimum share of verified human text.
+
+    Start with `anchormix init DIR`, then `anchormix run DIR/quickstart.yaml`.
+    """
+
+
+def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:
+    """A command that returns an `Outcome`; adds `--json`, and turns errors into diagnoses and exit codes."""
+
+    def decorate(body: Callable[..., Outcome]) -> click.Command:
+        label = name or body.__name__
+
+        @click.option("--json", "as_json", is_flag=True, help="Print exactly one line of JSON on stdout.")
+        @wraps(body)
+        def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            try:
+                outcome = body(*args, **kwargs)
+            except AnchormixError as error:
+                _tell_error(label, error, as_json)
+                sys.exit(error.exit_code)
+            except KeyboardInterrupt:
+                _tell_error(label, AnchormixError("interrupted", "interrupted; the same command resumes"), as_json)
+                sys.exit(1)
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                told = AnchormixError("os_error", f"{error.strerror or error}{where}", errno=error.errno)
+                _tell_error(label, told, as_json)
+                sys.exit(1)
+            if as_json:
+                _print_json(
+                    command=label,
+                    status=outcome.status,
+                    exit=outcome.exit,
+                    error=None,
+                    output=outcome.output,
+                    totals=outcome.totals,
+                    **outcome.details,
+                )
+            elif outcome.text:
+                click.echo(outcome.text)
+            sys.exit(outcome.exit)
+
+        return main.command(label, **settings)(run)
+
+    return decorate
+
+
+def _tell_error(command: str, error: AnchormixError, as_json: bool) -> None:
+    if as_json:
+        told = {"code": error.code, "message": error.message, "details": dict(error.details)}
+        _print_json(command=command, status="error", exit=error.exit_code, error=told, output=None, totals={})
+    click.echo(f"anchormix {command}: {error.message}", err=True)
+
+
+def _print_json(**fields: Any) -> None:
+    click.echo(json.dumps(fields, default=str, sort_keys=False))
+
+
+CONFIG = click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key, such as mix.seed=3; repeatable."
+)
+BEAM = click.argument("beam", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM...]")
+QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+
+@command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--seed", default=7, show_default=True, help="Of the generated samples.")
+def init(directory: Path, seed: int) -> Outcome:
+    """Write a commented config and tiny sample shards to DIRECTORY."""
+    from pipeline.samples import init as write_project
+
+    summary = write_project(directory, seed=seed)
+    text = f"{directory}: samples of {summary['documents']:,} documents, a key, a manifest and {summary['config']}.\n"
+    text += f"Next: anchormix run {summary['config']}"
+    return Outcome(text, output=str(directory), totals=summary)
+
+
+@command()
+@CONFIG
+@SET
+def check(config: Path, overrides: tuple[str, ...]) -> Outcome:
+    """Say in seconds what CONFIG would read: shards, columns, sample tags, keys, an upper bound on the floor."""
+    from pipeline.check import check_config
+
+    return check_config(_load(config, overrides))
+
+
+@command()
+@CONFIG
+@SET
+@QUIET
+@BEAM
+def run(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, ...]) -> Outcome:
+    """Index, plan, mix and verify: the main job."""
+    from pipeline.driver import run as run_all
+
+    return run_all(_load(config, overrides), beam, quiet, _command_line())
+
+
+@command()
+@CONFIG
+@SET
+@QUIET
+@BEAM
+def index(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, ...]) -> Outcome:
+    """Read what is new, find duplicates, settle provenance: bring the index up to date."""
+    from pipeline.driver import bring_up_to_date
+
+    return bring_up_to_date(_load(config, overrides), beam, quiet)
+
+
+@command()
+@CONFIG
+@SET
+@QUIET
+@BEAM
+def plan(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, ...]) -> Outcome:
+    """Say what the mix would hold, from the index alone; writes nothing."""
+    from pipeline.driver import plan as plan_only
+
+    return plan_only(_load(config, overrides), beam, quiet)
+
+
+@command()
+@CONFIG
+@SET
+@QUIET
+@BEAM
+def mix(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, ...]) -> Outcome:
+    """Plan, write, verify and publish a mix from an up-to-date index."""
+    from pipeline.driver import mix as mix_only
+
+    return mix_only(_load(config, overrides), beam, quiet, _command_line())
+
+
+@command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--floor", "floors", multiple=True, metavar="OF=SHARE", help="A floor to hold, such as human_verified=1/2."
+)
+@click.option("--key", type=click.Path(path_type=Path), help="Public key that must have signed the manifest.")
+@click.option("--trust", type=click.Path(path_type=Path), help="YAML with the custody keys you trust.")
+@click.option("--expect", metavar="DIGEST", help="The logical digest the mix must have.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="Config whose inputs are read again and compared.")
+def verify(
+    out: Path, floors: tuple[str, ...], key: Path | None, trust: Path | None, expect: str | None, inputs: Path | None
+) -> Outcome:
+    """Recount a mix from its Parquet files alone and say which level of proof it reaches."""
+    from pipeline.verify_command import verify_folder
+
+    return verify_folder(out, floors, key, trust, expect, inputs)
+
+
+@command()
+@click.argument("out", type=click.Path(path_type=Path))
+def report(out: Path) -> Outcome:
+    """Write OUT/report.html again."""
+    from pipeline.report import write_report
+
+    path = write_report(out)
+    return Outcome(f"wrote {path}", output=str(path))
+
+
+@command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--id", "document", metavar="ID", help="Id of a document: 32 hex digits of its sha256.")
+@click.option("--doc-id", metavar="ID", help="The id that its source gave it.")
+def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
+    """Say why a document is, or is not, in the mix: evidence, witness, rule, shard."""
+    from pipeline.explain import explain as explain_document
+
+    if (document is None) == (doc_id is None):
+        raise UsageError("bad_call", "explain needs exactly one of --id ID and --doc-id ID")
+    return explain_document(out, document, doc_id)
+
+
+@command()
+@click.argument("name", type=click.Path(path_type=Path))
+def keygen(name: Path) -> Outcome:
+    """Write an Ed25519 key pair: NAME.key, for its owner only, and NAME.pub."""
+    from pipeline.attest import write_keypair
+
+    private, public = write_keypair(name)
+    text = f"{private}: keep it secret, it signs.\n{public}: give it to those who shall trust it, under trust.keys."
+    return Outcome(text, output=str(public))
+
+
+@command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, NAME.key.")
+@click.option("--method", required=True, help="How the text came into custody, such as licensed_source.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The manifest to write.")
+@click.option("--source", help="Bind the manifest to one source.")
+@click.option("--column", default="text", show_default=True, help="The column that holds the text.")
+@click.option("--valid-until", metavar="DAY", help="Last day of validity, such as 2027-01-01.")
+@click.option("--issuer", help="Who vouches.")
+def attest(
+    files: tuple[str, ...],
+    key: Path,
+    method: str,
+    output: Path,
+    source: str | None,
+    column: str,
+    valid_until: str | None,
+    issuer: str | None,
+) -> Outcome:
+    """Sign what FILES hold, document by document, so that their text can count as verified human."""
+    from pipeline.attest import attest as sign
+
+    summary = sign(
+        list(files), key, method, output, source=source, column=column, valid_until=valid_until, issuer=issuer
+    )
+    text = f"{output}: {summary['documents']:,} documents in {summary['subjects']:,} files, signed as {method}."
+    return Outcome(text, output=str(output), totals=summary)
+
+
+@command()
+def schema() -> Outcome:
+    """Print the JSON Schema of a config, for editors."""
+    from pipeline.config import config_schema
+
+    return Outcome(json.dumps(config_schema(), indent=2), details={"schema": config_schema()})
+
+
+def _load(config: Path, overrides: tuple[str, ...]) -> Any:
+    from pipeline.config import load_config
+
+    return load_config(config, overrides)
+
+
+def _command_line() -> list[str]:
+    return ["anchormix", *sys.argv[1:]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The index on disk: three layers, what of them is fresh, and the lease that keeps a second run out.
+
+    facts.json                 per shard key: its splits and what each held
+    facts/<shard key>/         sidecars, written by workers, named by their content's causes
+    edges/<key>/  fates/<key>/ parts, and `_DONE.json`, which names those that count; written last, by the driver
+
+A layer is complete or it does not exist: what `_DONE.json` does not name is litter of an attempt that died, and is
+removed when the layer is built again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from transforms import files
+
+_FORMAT = 1
+
+
+class Index:
+    """One index folder."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def path(self, *names: str) -> str:
+        return files.join(self.root, *names)
+
+    def facts_ledger(self) -> dict[str, Any]:
+        """Finished shards by key."""
+        content = self._read("facts.json")
+        return dict(content["shards"]) if content else {}
+
+    def save_facts_ledger(self, shards: dict[str, Any]) -> None:
+        self._write("facts.json", {"format": _FORMAT, "shards": shards})
+
+    def layer(self, name: str, key: str) -> dict[str, Any] | None:
+        """What a finished layer says of itself, or None if it has to be built."""
+        return self._read(name, key, "_DONE.json")
+
+    def finish_layer(self, name: str, key: str, content: dict[str, Any]) -> None:
+        self._write(name, key, "_DONE.json", content={"format": _FORMAT, **content})
+
+    def clear_layer(self, name: str, key: str) -> str:
+        """An empty folder for a layer that is about to be built."""
+        folder = self.path(name, key)
+        files.remove_tree(folder)
+        files.make_folder(folder)
+        return folder
+
+    def _read(self, *names: str) -> dict[str, Any] | None:
+        path = self.path(*names)
+        if not files.exists(path):
+            return None
+        try:
+            content: dict[str, Any] = json.loads(files.read_bytes(path))
+        except ValueError:
+            content = {}
+        if content.get("format") != _FORMAT:
+            raise UsageError(
+                "index_unreadable",
+                f"index: {path!r} is not something this version wrote (format {content.get('format')!r}, expected "
+                f"{_FORMAT}). Remove {self.root!r} to index again, or name another folder under `index`.",
+                path=path,
+            )
+        return content
+
+    def _write(self, *names: Any, content: dict[str, Any] | None = None) -> None:
+        if content is None:
+            *names, content = names  # type: ignore[assignment]
+        files.write_bytes(self.path(*names), json.dumps(content, sort_keys=True).encode())
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the index for one run.
+
+        The lock is the operating system's: it goes with the process that holds it, however that process dies, and
+        worker processes do not inherit it.
+        """
+        if not files.is_local(self.root):
+            yield
+            return
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        with open(self.path("lease"), "a+") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                held.seek(0)
+                holder = held.read().strip() or "another run"
+                raise UsageError(
+                    "index_locked",
+                    f"index: {self.root!r} is in use by {holder}. Wait for it to end, stop it, or give this config an "
+                    "`index` of its own.",
+                    holder=holder,
+                ) from None
+            held.truncate(0)
+            held.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            held.flush()
+            yield

@@ -1,0 +1,423 @@
+"""Building the index: what is stale is computed, what is fresh is taken, and the driver judges what came out.
+
+Every verdict here is read from durable tables after a pipeline has ended, never raised inside a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline import catalog, settings
+from pipeline.catalog import Shard, SplitRange
+from pipeline.config import Config
+from pipeline.custody import Custody, load_custody
+from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
+from pipeline.index import Index
+from pipeline.submit import Runner
+from transforms import files
+from transforms.batches import Split
+from transforms.exchange import gathered
+from transforms.kernels import minhash
+from transforms.kernels.hashing import fingerprint
+from transforms.provenance import FateTask, ShardCustody
+from transforms.sidecars import Summary, bad_file_facts
+
+EDGES_VERSION = "1"
+FATES_VERSION = "1"
+"""Raised whenever the same facts would give other edges, or other fates."""
+
+_DOCUMENTS_PER_PARTITION = 200_000
+_LEAST_PARTITIONS = 8
+
+
+@dataclass(frozen=True)
+class ReadShard:
+    """A shard with what reading it once found."""
+
+    shard: Shard
+    splits: tuple[Split, ...]
+    summaries: tuple[Summary, ...]
+
+    @cached_property
+    def digest(self) -> str | None:
+        return next((summary.file_digest for summary in self.summaries if summary.file_digest), None)
+
+    def total(self, what: str) -> int:
+        return sum(getattr(summary, what) for summary in self.summaries)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The first layer: every shard, read."""
+
+    shards: tuple[ReadShard, ...]
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        return [split for shard in self.shards for split in shard.splits]
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with any shard, and with how shards are split, because addresses count splits."""
+        return fingerprint(*("/".join(split.facts.rsplit("/", 2)[1:]) for split in self.splits))
+
+    @cached_property
+    def weight(self) -> int:
+        return sum(split.weight for split in self.splits)
+
+    @cached_property
+    def documents(self) -> int:
+        return sum(shard.total("documents") for shard in self.shards)
+
+    def tasks(self) -> list[bytes]:
+        """Splits as elements, the heaviest first."""
+        return [split.to_bytes() for split in sorted(self.splits, key=lambda split: (-split.weight, split.index))]
+
+    @cached_property
+    def input_digest(self) -> str:
+        """Of everything that was read: sources, shard names and file digests, in order."""
+        return fingerprint(*(f"{s.shard.source}\0{s.shard.name}\0{s.digest}" for s in self.shards))
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The second layer: paths of the files that list copies and verified near-duplicates."""
+
+    key: str
+    exact: tuple[str, ...]
+    pairs: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Fates:
+    """The third layer: per split its file, and the accounting of all."""
+
+    key: str
+    files: Mapping[int, str]
+    accounts: tuple[dict[str, Any], ...]
+
+    @cached_property
+    def by_source(self) -> dict[str, Counter[tuple[str, str]]]:
+        """Documents of each source by (provenance, fate)."""
+        counts: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        for account in self.accounts:
+            for provenance, fate, documents, _ in account["cells"]:
+                counts[account["source"]][provenance, fate] += documents
+        return counts
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A complete, fresh index."""
+
+    facts: Facts
+    edges: Edges
+    fates: Fates
+    custody: Custody
+
+
+class IndexBuilder:
+    """Brings an index up to date with a config, layer by layer; with `build` off, says what is stale instead."""
+
+    def __init__(self, config: Config, index: Index, runner: Runner, build: bool = True) -> None:
+        self.config = config
+        self.index = index
+        self.runner = runner
+        self.build = build
+        self.run_id = uuid.uuid4().hex[:12]
+        self.scratch = index.path("scratch", self.run_id)
+        self.rebuilt: list[str] = []
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the index, with an empty scratch folder; what dead runs left in it goes first."""
+        with self.index.lease():
+            files.remove_tree(self.index.path("scratch"))
+            files.make_folder(self.scratch)
+            try:
+                yield
+            finally:
+                files.remove_tree(self.index.path("scratch"))
+
+    def bring_up_to_date(self) -> Indexed:
+        """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
+        facts = self.facts()
+        judge_reading(self.config, facts)
+        custody = load_custody(self.config)
+        judge_custody(self.config, facts, custody)
+        edges = self.edges(facts)
+        fates = self.fates(facts, edges, custody)
+        judge_fates(self.config, fates)
+        return Indexed(facts, edges, fates, custody)
+
+    def _stale(self, layer: str, why: str) -> UsageError:
+        return UsageError(
+            "stale_index",
+            f"index: {self.index.root!r} has no {layer} for this config and input ({why}). This command never "
+            "indexes: run `anchormix index` with the same config first, or `anchormix run`.",
+            layer=layer,
+        )
+
+    # Facts
+
+    def facts(self) -> Facts:
+        shards = catalog.find_shards(self.config)
+        ledger = self.index.facts_ledger()
+        unread = [shard for shard in shards if shard.key not in ledger]
+        if unread:
+            if not self.build:
+                raise self._stale("facts", f"{len(unread)} of {len(shards)} shards are new or changed")
+            self._read(unread, ledger)
+            self.rebuilt.append("facts")
+        read: list[ReadShard] = []
+        index = 0
+        for shard in shards:
+            entry = ledger[shard.key]
+            ranges = [_range(part) for part in entry["splits"]]
+            splits = tuple(self._split(shard, part, index + place) for place, part in enumerate(ranges))
+            index += len(splits)
+            summaries = tuple(Summary.from_bytes(json.dumps(summary).encode()) for summary in entry["summaries"])
+            read.append(ReadShard(shard, splits, summaries))
+        return Facts(tuple(read))
+
+    def _split(self, shard: Shard, part: SplitRange, index: int) -> Split:
+        return Split(
+            index=index,
+            source=shard.source,
+            shard=shard.name,
+            path=shard.path,
+            kind=shard.kind,
+            compression=shard.compression,
+            row_groups=part.row_groups,
+            first_row=part.first_row,
+            weight=part.weight,
+            facts=self.index.path("facts", shard.key, f"{part.name}.parquet"),
+            whole=part.first_row == 0,
+        )
+
+    def _read(self, shards: Sequence[Shard], ledger: dict[str, Any]) -> None:
+        from pipeline import graphs
+
+        ranges = catalog.divide(shards)
+        owners: list[Shard] = []
+        splits: list[Split] = []
+        for shard in shards:
+            for part in ranges[shard.key]:
+                splits.append(self._split(shard, part, len(splits)))
+                owners.append(shard)
+        sources = settings.source_settings(self.config)
+        report = files.join(self.scratch, "facts.report")
+        tasks = [s.to_bytes() for s in sorted(splits, key=lambda split: (-split.weight, split.index))]
+        self.runner.run("index", sum(split.weight for split in splits), graphs.facts(tasks, sources, report))
+        found = {summary.split: summary for summary in map(Summary.from_bytes, gathered(report))}
+        of_shard: dict[str, list[Summary]] = defaultdict(list)
+        for split, owner in zip(splits, owners, strict=True):
+            of_shard[owner.key].append(found[split.index])
+        for shard in shards:
+            failed = next((summary for summary in of_shard[shard.key] if summary.failure), None)
+            if failed and failed.failure_code == "missing_column":
+                raise UsageError(
+                    "missing_column",
+                    f"sources.{shard.source}.columns: in {shard.path!r}, {failed.failure}",
+                    source=shard.source,
+                    shard=shard.name,
+                )
+            if failed:
+                ranges[shard.key] = [SplitRange(None, 0, shard.size)]
+                of_shard[shard.key] = [self._bad_file(shard, sources[shard.source], failed.failure or "")]
+            ledger[shard.key] = {
+                "source": shard.source,
+                "shard": shard.name,
+                "splits": [[part.row_groups, part.first_row, part.weight] for part in ranges[shard.key]],
+                "summaries": [json.loads(summary.to_bytes()) for summary in of_shard[shard.key]],
+            }
+        self.index.save_facts_ledger(ledger)
+
+    def _bad_file(self, shard: Shard, source: Any, problem: str) -> Summary:
+        split = self._split(shard, SplitRange(None, 0, shard.size), 0)
+        return bad_file_facts(split, source.kept, source.minhash.permutations, problem)
+
+    # Edges
+
+    def edges(self, facts: Facts) -> Edges:
+        edge_settings = json.dumps(self.config.edges_settings(), sort_keys=True)
+        key = fingerprint(EDGES_VERSION, facts.key, edge_settings)
+        done = self.index.layer("edges", key)
+        if done is None:
+            if not self.build:
+                raise self._stale("edges", "facts or dedup settings changed")
+            done = self._find_edges(facts, key)
+            self.rebuilt.append("edges")
+        named: dict[str, list[str]] = {"exact": [], "pairs": []}
+        for part in done["parts"]:
+            named[part["kind"]].append(self.index.path("edges", key, part["file"]))
+        counts = Counter({kind: 0 for kind in named})
+        for part in done["parts"]:
+            counts[part["kind"]] += part["rows"]
+        return Edges(key, tuple(named["exact"]), tuple(named["pairs"]), counts)
+
+    def _find_edges(self, facts: Facts, key: str) -> dict[str, Any]:
+        from pipeline import graphs
+        from transforms.dedup import FindDuplicates
+
+        report = files.join(self.scratch, "edges.report")
+        transform = FindDuplicates(
+            settings=settings.source_settings(self.config),
+            bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
+            threshold=settings.threshold(self.config),
+            partitions=max(_LEAST_PARTITIONS, facts.documents // _DOCUMENTS_PER_PARTITION),
+            folder=self.index.clear_layer("edges", key),
+            report=report,
+            scratch=self.runner.scratch(files.join(self.scratch, "edges")),
+        )
+        self.runner.run("edges", facts.weight, graphs.edges(facts.tasks(), transform))
+        parts = [json.loads(part) for part in gathered(report)]
+        judge_unchanged(parts)
+        parts.sort(key=lambda part: (part["kind"], part["partition"]))
+        done = {"parts": parts}
+        self.index.finish_layer("edges", key, done)
+        files.remove_tree(files.join(self.scratch, "edges"))
+        return done
+
+    # Fates
+
+    def fates(self, facts: Facts, edges: Edges, custody: Custody) -> Fates:
+        fate_settings = json.dumps(self.config.fates_settings(), sort_keys=True)
+        key = fingerprint(FATES_VERSION, edges.key, fate_settings, custody.key)
+        done = self.index.layer("fates", key)
+        if done is None:
+            if not self.build:
+                raise self._stale("fates", "edges, custody or provenance settings changed")
+            done = self._settle(facts, edges, custody, key)
+            self.rebuilt.append("fates")
+        paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
+        return Fates(key, paths, tuple(part["account"] for part in done["parts"]))
+
+    def _settle(self, facts: Facts, edges: Edges, custody: Custody, key: str) -> dict[str, Any]:
+        from pipeline import graphs
+        from transforms.provenance import SettleFates
+
+        covered: dict[int, ShardCustody | None] = {}
+        for shard in facts.shards:
+            for split in shard.splits:
+                covered[split.index] = custody.of(shard.shard.source, shard.shard.name, shard.digest)
+        tasks = [
+            FateTask(split, covered[split.index]).to_bytes()
+            for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
+        ]
+        report = files.join(self.scratch, "fates.report")
+        transform = SettleFates(
+            rules=settings.fate_rules(self.config),
+            exact=edges.exact,
+            pairs=edges.pairs,
+            folder=self.index.clear_layer("fates", key),
+            report=report,
+            scratch=self.runner.scratch(files.join(self.scratch, "fates")),
+        )
+        self.runner.run("fates", facts.weight, graphs.fates(tasks, transform))
+        parts = sorted((json.loads(part) for part in gathered(report)), key=lambda part: int(part["partition"]))
+        done = {"parts": parts}
+        self.index.finish_layer("fates", key, done)
+        files.remove_tree(files.join(self.scratch, "fates"))
+        return done
+
+
+def _range(stored: Sequence[Any]) -> SplitRange:
+    groups, first_row, weight = stored
+    return SplitRange(tuple(groups) if groups is not None else None, first_row, weight)
+
+
+def judge_reading(config: Config, facts: Facts) -> None:
+    """Exit 5 when more records were broken than the config tolerates."""
+    bad = sum(shard.total("bad_records") for shard in facts.shards)
+    if bad <= config.max_bad_records:
+        return
+    examples = [
+        {"source": shard.shard.source, "shard": shard.shard.name, "row": row, "problem": problem}
+        for shard in facts.shards
+        for summary in shard.summaries
+        for row, problem in summary.problems
+    ][:10]
+    lines = "".join(f"\n  {e['source']}/{e['shard']} row {e['row']}: {e['problem']}" for e in examples[:5])
+    more = f"\n  and {bad - 5:,} more" if bad > 5 else ""
+    raise BadInput(
+        "bad_records",
+        f"{bad:,} records could not be read; max_bad_records tolerates {config.max_bad_records:,}.{lines}{more}\n"
+        f"Mend the files, or set max_bad_records: {bad} to count them as drops.",
+        bad_records=bad,
+        tolerated=config.max_bad_records,
+        examples=examples,
+    )
+
+
+def judge_unchanged(reports: Sequence[dict[str, Any]]) -> None:
+    """Exit 5 when a shard no longer holds what was indexed."""
+    changed = sorted({report["path"] for report in reports if report["kind"] == "changed"})
+    if changed:
+        raise BadInput(
+            "input_changed",
+            f"input changed since the index: {changed[0]!r}"
+            + (f" and {len(changed) - 1} more" if changed[1:] else "")
+            + ". Its documents are not those that were indexed. Run the same command again: a shard with another size "
+            "or modification time is read anew; restore the file if it should not have changed.",
+            paths=changed,
+        )
+
+
+def judge_custody(config: Config, facts: Facts, custody: Custody) -> None:
+    """Exit 7 when a signed shard was altered and its source says that this must not pass."""
+    for source in config.sources:
+        if source.custody is None or source.custody.on_mismatch != "fail":
+            continue
+        altered = [
+            shard
+            for shard in facts.shards
+            if shard.shard.source == source.name
+            and custody.verdict(source.name, shard.shard.name, shard.digest) == "altered"
+        ]
+        if altered:
+            names = ", ".join(shard.shard.name for shard in altered[:5])
+            raise CustodyFailed(
+                "altered_shard",
+                f"sources.{source.name}.custody: {len(altered)} shards were changed after they were signed: {names}. "
+                "Restore the signed files, have their custodian sign these, or set on_mismatch: demote to use them "
+                "as unverified.",
+                source=source.name,
+                shards=[shard.shard.name for shard in altered],
+            )
+
+
+def judge_fates(config: Config, fates: Fates) -> None:
+    """Exit 6 when near-duplicate removal wiped a source out, or too much verified text is contested."""
+    for source, counts in sorted(fates.by_source.items()):
+        lost = sum(n for (_, fate), n in counts.items() if fate == "near_duplicate")
+        stood = lost + sum(n for (_, fate), n in counts.items() if fate == "kept")
+        if stood and lost > config.dedup.wipe_out * stood:
+            raise GuardTripped(
+                "wipe_out",
+                f"dedup: source {source!r} would lose {lost:,} of {stood:,} documents to near-duplicates, more than "
+                f"dedup.wipe_out allows ({float(config.dedup.wipe_out):g}). Look at `anchormix explain`, raise "
+                "dedup.threshold, or raise dedup.wipe_out if this source really is a copy of others.",
+                source=source,
+                lost=lost,
+                of=stood,
+            )
+    verified = sum(account["verified_tokens"] for account in fates.accounts)
+    contested = sum(account["contested_tokens"] for account in fates.accounts)
+    if contested > config.evidence.max_contested * verified:
+        raise GuardTripped(
+            "contested_custody",
+            f"evidence: {contested:,} of {verified:,} verified tokens carry evidence against being human, more than "
+            f"evidence.max_contested allows ({float(config.evidence.max_contested):g}). Ask the custodian, or raise "
+            "the limit if the evidence is known to be wrong.",
+            contested=contested,
+            verified=verified,
+        )

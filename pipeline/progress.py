@@ -1,0 +1,112 @@
+"""What a person sees while a pipeline runs: a live bar on a terminal, a line every few seconds in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+Poll = Callable[[], tuple[int, int]]
+"""Documents and bytes done so far."""
+
+_LOG_SECONDS = 5.0
+_BAR_SECONDS = 0.2
+
+
+class Progress(Protocol):
+    def stage(self, name: str, total_bytes: int, poll: Poll) -> contextlib.AbstractContextManager[None]: ...
+
+    def say(self, line: str) -> None: ...
+
+
+def make_progress(quiet: bool = False) -> Progress:
+    if quiet:
+        return _Quiet()
+    return _Bar() if sys.stderr.isatty() else _Log()
+
+
+class _Quiet:
+    @contextlib.contextmanager
+    def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
+        yield
+
+    def say(self, line: str) -> None:
+        pass
+
+
+class _Log:
+    """One line when a stage starts, every few seconds, and when it ends."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
+        started = time.monotonic()
+        ended = threading.Event()
+
+        def report() -> None:
+            while not ended.wait(_LOG_SECONDS):
+                self.say(_line(name, total_bytes, *poll(), time.monotonic() - started))
+
+        thread = threading.Thread(target=report, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        self.say(f"{name}: done, {_amounts(*poll())} in {time.monotonic() - started:.1f} s")
+
+    def say(self, line: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A bar with documents, bytes, rate and time left; it stays, full, when the stage is done."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("{task.description:>7}"),
+            BarColumn(),
+            TextColumn("{task.fields[documents]:>12,} documents"),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(name, total=max(1, total_bytes), documents=0)
+            ended = threading.Event()
+
+            def follow() -> None:
+                while not ended.wait(_BAR_SECONDS):
+                    documents, size = poll()
+                    bars.update(task, completed=min(size, total_bytes), documents=documents)
+
+            thread = threading.Thread(target=follow, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+            bars.update(task, completed=max(1, total_bytes), documents=poll()[0])
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _line(name: str, total: int, documents: int, size: int, seconds: float) -> str:
+    share = f"{100 * min(size, total) // total} %, " if total and size else ""
+    left = f", about {seconds * (total - size) / size:.0f} s left" if 0 < size < total else ""
+    rate = f", {size / seconds / 1e6:.1f} MB/s" if size else ""
+    return f"{name}: {share}{_amounts(documents, size)}{rate}{left}"
+
+
+def _amounts(documents: int, size: int) -> str:
+    return f"{documents:,} documents, {size / 1e6:,.1f} MB"

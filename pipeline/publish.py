@@ -1,0 +1,156 @@
+"""The output folder: staged beside its place, complete before it appears, and never touched again.
+
+A mix is written into a staging folder on the same file system and renamed into place; its `_SUCCESS` is written last.
+So a reader sees no mix, or a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.layers import Indexed
+
+SUCCESS = "_SUCCESS"
+_STAGING = ".staging-"
+
+INPUTS_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("rows", pa.int64()),
+        pa.field("documents", pa.int64()),
+        pa.field("bad_records", pa.int64()),
+        pa.field("custody_verdict", pa.string()),
+        pa.field("custody_manifest", pa.string()),
+    ]
+)
+
+DIVERSITY_SCHEMA = pa.schema(
+    [
+        pa.field("scope", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("n", pa.int64()),
+        pa.field("method", pa.string()),
+    ]
+)
+
+
+def published(output: str) -> dict[str, Any] | None:
+    """The manifest of what already stands at `output`; None where nothing stands there."""
+    folder = Path(output)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / SUCCESS).exists():
+            manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+            return manifest
+    raise UsageError(
+        "output_exists",
+        f"output: {output!r} exists and is not a published mix. A mix is only ever written to a folder that is new or "
+        "empty: name another one, or move this one away.",
+        output=output,
+    )
+
+
+@contextlib.contextmanager
+def staging(output: str, run_id: str) -> Iterator[Path]:
+    """A folder beside `output` for one attempt; it is gone afterwards, unless `publish` moved it into place."""
+    parent = Path(output).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{Path(output).name}{_STAGING}"
+    for left_over in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    folder = parent / f"{prefix}{run_id}"
+    for name in ("data", "fates", "custody"):
+        (folder / name).mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, output: str) -> None:
+    """Make a staged mix appear: everything on disk first, `_SUCCESS` next, one rename last."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _flush(path)
+    (folder / SUCCESS).write_bytes(b"")
+    _flush(folder / SUCCESS)
+    with contextlib.suppress(OSError):
+        os.rmdir(output)  # an empty folder may stand there
+    os.rename(folder, output)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def settle_names(folder: Path, reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give staged files their names; whatever no report names was written by an attempt that did not count."""
+    shards = sorted((report for report in reports if report["kind"] == "shard"), key=lambda r: int(r["shard"]))
+    for report in shards:
+        os.rename(folder / "data" / report["staged"], folder / "data" / report["name"])
+    fates = sorted((report for report in reports if report["kind"] == "fates"), key=lambda r: int(r["split"]))
+    for number, report in enumerate(fates):
+        os.rename(folder / "fates" / report["staged"], folder / "fates" / f"part-{number:05d}.parquet")
+    for below, named in (
+        ("data", {r["name"] for r in shards}),
+        ("fates", {f"part-{n:05d}.parquet" for n in range(len(fates))}),
+    ):
+        for path in (folder / below).iterdir():
+            if path.name not in named:
+                path.unlink()
+    return [dict(report) for report in shards]
+
+
+def write_inputs(folder: Path, indexed: Indexed) -> None:
+    rows = []
+    for shard in indexed.facts.shards:
+        verdict = indexed.custody.verdict(shard.shard.source, shard.shard.name, shard.digest)
+        rows.append(
+            {
+                "source": shard.shard.source,
+                "shard": shard.shard.name,
+                "sha256": shard.digest,
+                "bytes": shard.shard.size,
+                "rows": shard.total("documents"),
+                "documents": shard.total("documents"),
+                "bad_records": shard.total("bad_records"),
+                "custody_verdict": verdict,
+                "custody_manifest": indexed.custody.manifest_of(shard.shard.source, shard.digest),
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows, INPUTS_SCHEMA), folder / "inputs.parquet", compression="zstd")
+
+
+def write_diversity(folder: Path, reports: Sequence[bytes]) -> None:
+    rows = []
+    for scope in map(json.loads, reports):
+        for metric, value, n, method in scope["values"]:
+            rows.append((scope["scope"], scope["name"], metric, float(value), n, method))
+    rows.sort()
+    columns = list(zip(*rows, strict=True)) or [()] * len(DIVERSITY_SCHEMA)
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, DIVERSITY_SCHEMA, strict=True)], DIVERSITY_SCHEMA)
+    pq.write_table(table, folder / "diversity.parquet", compression="zstd")
+
+
+def write_config(folder: Path, config: Config) -> None:
+    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")

@@ -1,0 +1,114 @@
+"""From the config's words to the settings of kernels and transforms: the one place that knows both."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+
+from pipeline.config import AUTO, Config, Join, Messages, Source
+from pipeline.config import Rule as ConfigRule
+from transforms.batches import MAX_BATCH_ROWS
+from transforms.kernels import columns, minhash, mixture
+from transforms.kernels.provenance import SourceRules
+from transforms.mixture import Draw
+from transforms.provenance import Exclusion, FateRules
+from transforms.sidecars import SourceSettings
+
+
+def source_settings(config: Config) -> dict[str, SourceSettings]:
+    params = minhash.MinHashParams(config.dedup.permutations, config.dedup.shingle)
+    return {
+        source.name: SourceSettings(
+            columns=column_map(config, source),
+            minhash=params,
+            artefacts=config.evidence.artefacts,
+            batch_rows=int(os.environ.get("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS)),
+        )
+        for source in config.sources
+    }
+
+
+def column_map(config: Config, source: Source) -> columns.ColumnMap:
+    named = source.columns
+    text = named.text
+    if isinstance(text, Join):
+        read: object = columns.Join(text.join)
+    elif isinstance(text, Messages):
+        read = columns.Messages(text.messages, text.count or ())
+    else:
+        read = _column(text)
+    return columns.ColumnMap(
+        text=read,
+        doc_id=_column(named.id),
+        language=_column(named.language),
+        license=_column(named.license),
+        url=_column(named.url),
+        date=_column(named.date),
+        generator=_column(named.generator),
+        label=None if named.label is AUTO else named.label,
+        n_tokens=config.tokens.column,
+        keep=tuple((kept.name, kept.path) for kept in source.keep),
+    )
+
+
+def _column(named: object) -> object:
+    return columns.AUTO if named is AUTO else named
+
+
+def fate_rules(config: Config) -> FateRules:
+    return FateRules(
+        sources={source.name: source_rules(source) for source in config.sources},
+        priorities={source.name: source.priority for source in config.sources},
+        exclusions=tuple(
+            Exclusion(rule.reason, rule.source, rule.generator, tuple(rule.ids or ()), tuple(rule.doc_ids or ()))
+            for rule in config.exclude
+        ),
+    )
+
+
+def source_rules(source: Source) -> SourceRules:
+    return SourceRules(
+        source=source.name,
+        declare=source.declare,
+        synthetic_generator=source.synthetic.generator if source.synthetic else None,
+        synthetic_kind=source.synthetic.kind if source.synthetic else None,
+        labels=tuple(sorted(source.labels.items())),
+    )
+
+
+def draw(config: Config) -> Draw:
+    """Strata tell apart what a rule groups by; sources and generators are told apart anyway."""
+    by = {rule.by for rule in (*config.mix.floors, *config.mix.caps) if rule.by} - {"source", "generator"}
+    return Draw(config.seed, tuple(group_column(name) for name in sorted(by)))
+
+
+def group_column(name: str) -> str:
+    """A rule's `by` as a column of facts."""
+    return name if name == "language" else f"keep.{name}"
+
+
+def mixture_params(config: Config) -> mixture.MixtureParams:
+    mix = config.mix
+    return mixture.MixtureParams(
+        measure=mix.measure,
+        size=None if mix.size == "max" else int(mix.size),
+        floors=tuple(map(_rule, mix.floors)),
+        caps=tuple(map(_rule, mix.caps)),
+        weights={name: portion.weight for name, portion in mix.sources.items()},
+        max_shares={name: p.max_share for name, p in mix.sources.items() if p.max_share is not None},
+        epochs=dict(mix.epochs),
+        if_short=mix.if_short,
+        temperature=mix.temperature,
+        layout=mix.layout,
+        shards=None if mix.shards == "auto" else int(mix.shards),
+        shard_bytes=mix.shard_bytes,
+        row_group=mix.row_group,
+    )
+
+
+def _rule(rule: ConfigRule) -> mixture.Rule:
+    return mixture.Rule(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
+
+
+def threshold(config: Config) -> Fraction:
+    return Fraction(config.dedup.threshold)

@@ -1,0 +1,140 @@
+"""Where pipelines run: Beam options, the choice of carrier, and waiting with a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import AnchormixError, UsageError
+from pipeline.progress import Progress
+
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""Beam's in-process engine, by its class: the name `DirectRunner` may try to download another one first."""
+
+_LOCAL_NAMES = {"directrunner", "direct", "fnapirunner", "switchingdirectrunner", LOCAL_RUNNER.lower()}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One command's way to run pipelines."""
+
+    arguments: tuple[str, ...]  # complete Beam flags
+    local: bool  # all workers share this machine's disk
+    progress: Progress
+
+    def scratch(self, folder: str) -> str | None:
+        """The folder for run files, or None where packets go through the engine's shuffle."""
+        return folder if self.local else None
+
+    def run(self, stage: str, total_bytes: int, define: Callable[[Any], None]) -> None:
+        """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from transforms import counters
+
+        counters.reset(stage)
+        pipeline = beam.Pipeline(options=PipelineOptions(list(self.arguments)))
+        define(pipeline)
+        with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)):
+            try:
+                result = pipeline.run()
+                state = result.wait_until_finish()
+            except AnchormixError:
+                raise
+            except Exception as error:
+                raise _pipeline_failed(stage, error) from error
+        if str(state or result.state) != "DONE":
+            raise AnchormixError(
+                "pipeline_failed",
+                f"{stage}: the runner ended the pipeline as {state or result.state}; its own log says why.",
+                stage=stage,
+                state=str(state),
+            )
+
+
+def _pipeline_failed(stage: str, error: Exception) -> AnchormixError:
+    with tempfile.NamedTemporaryFile("w", prefix=f"anchormix-{stage}-", suffix=".log", delete=False) as log:
+        traceback.print_exception(error, file=log)
+    reason = str(error).strip().splitlines()
+    first = next((line for line in reversed(reason) if re.match(r"^[\w.]+(Error|Exception)\b", line)), None)
+    return AnchormixError(
+        "pipeline_failed",
+        f"{stage}: the pipeline failed: {first or type(error).__name__ + ': ' + ' '.join(reason)[:300]}. Nothing was "
+        f"published; running the same command again resumes. The whole traceback is in {log.name}.",
+        stage=stage,
+        log=log.name,
+    )
+
+
+def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
+    """Complete and check the flags behind `--`; without a runner the local one is chosen, with all cores."""
+    given = list(beam_arguments)
+    name = _option(given, "runner")
+    local = name is None or name.lower() in _LOCAL_NAMES
+    if local:
+        given = _without(given, "runner")
+        given.append(f"--runner={LOCAL_RUNNER}")
+        workers = _option(given, "direct_num_workers")
+        if workers is None:
+            workers = str(os.cpu_count() or 1)
+            given.append(f"--direct_num_workers={workers}")
+        if _option(given, "direct_running_mode") is None:
+            given.append(f"--direct_running_mode={'in_memory' if workers == '1' else 'multi_threading'}")
+    embedded = _option(given, "job_endpoint") == "embed"
+    _refuse_unknown(given)
+    return Runner(tuple(given), local or embedded, progress)
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"--{name}="):
+            return argument.split("=", 1)[1]
+        if argument == f"--{name}" and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
+
+
+def _without(arguments: Sequence[str], name: str) -> list[str]:
+    rest: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == f"--{name}":
+            skip = True
+        elif not argument.startswith(f"--{name}="):
+            rest.append(argument)
+    return rest
+
+
+def _refuse_unknown(arguments: Sequence[str]) -> None:
+    """Beam drops flags it does not know without a word; a typo in `--parallelism` must not cost a day."""
+    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for options in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
+        options._add_argparse_args(parser)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            _, unknown = parser.parse_known_args(list(arguments))
+    except SystemExit:
+        reason = said.getvalue().strip().splitlines()[-1:] or ["unreadable value"]
+        raise UsageError("bad_beam_flag", f"behind `--`: {reason[0]}", arguments=list(arguments)) from None
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        name = unknown[0].split("=", 1)[0]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            "unknown_beam_flag", f"behind `--`: Beam knows no option {unknown[0]!r}.{hint}", value=unknown[0]
+        )

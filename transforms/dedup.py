@@ -1,0 +1,316 @@
+"""EDGES: which documents have the same text, and which pairs are verified near-duplicates.
+
+Facts go through one exchange by digest (exact copies leave there), one by band hash (candidates), one by pair (each
+candidate once); then the candidates' text is read again, once per split, and their shingle sets meet in the partition
+of the pair, where Jaccard is exact. Every step is linear in documents or candidates and none holds more than a
+partition.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from transforms import counters
+from transforms.batches import (
+    MAX_PACKET_BYTES,
+    Split,
+    addresses,
+    chunks_of_bytes,
+    groups,
+    pack,
+    place_of,
+    split_of,
+    unpack,
+    unpack_all,
+)
+from transforms.exchange import Exchange, Gather, packet, received
+from transforms.kernels import dedup, minhash
+from transforms.kernels.records import FileFormat, read_texts_at
+from transforms.kernels.schemas import Status
+from transforms.kernels.text import split_words
+from transforms.sidecars import SourceSettings, digest_words, digests_of, fixed_rows, opener, read_facts, write_part
+
+EXACT_SCHEMA = pa.schema([pa.field("document", pa.uint64()), pa.field("first", pa.uint64())])
+PAIRS_SCHEMA = pa.schema(
+    [
+        pa.field("left", pa.uint64()),
+        pa.field("right", pa.uint64()),
+        pa.field("shared", pa.int64()),
+        pa.field("union", pa.int64()),
+    ]
+)
+
+_SPLIT, _WANTED, _PAIRS, _SETS = b"S", b"W", b"P", b"T"
+
+
+@dataclass
+class FindDuplicates(beam.PTransform):
+    """Splits with facts in; `exact-*` and `pairs-*` Parquet files out, listed in the file `report`.
+
+    Args:
+        settings: per source, how its text is read and shingled.
+        bands: derived from the threshold, so that pairs .05 above it are found.
+        threshold: least Jaccard of an edge, exact.
+        partitions: of the exchanges; more need less memory each.
+        folder: where the files go; their names are the attempt's own, only listed ones count.
+        scratch: for run files; None on engines.
+    """
+
+    settings: Mapping[str, SourceSettings]
+    bands: minhash.Bands
+    threshold: Fraction
+    partitions: int
+    folder: str
+    report: str
+    scratch: str | None
+
+    def expand(self, splits: Any) -> Any:
+        digests = (
+            splits
+            | "SendDigests" >> beam.ParDo(_SendDigests(self.bands, self.partitions))
+            | "ByText" >> Exchange(self.scratch)
+            | "GroupTexts" >> beam.ParDo(_GroupTexts(self.folder, self.partitions)).with_outputs("written", main="out")
+        )
+        pairs = (
+            digests.out
+            | "ByBand" >> Exchange(self.scratch)
+            | "PairUp" >> beam.ParDo(_PairUp(self.partitions))
+            | "ByPair" >> Exchange(self.scratch)
+            | "DistinctPairs" >> beam.ParDo(_DistinctPairs()).with_outputs("wanted", main="pairs")
+        )
+        sets = (
+            (splits | "SplitTasks" >> beam.ParDo(_SplitTask()), pairs.wanted)
+            | "WithWanted" >> beam.Flatten()
+            | "BySplit" >> Exchange(self.scratch)
+            | "ReadCandidates" >> beam.ParDo(_ReadCandidates(self.settings)).with_outputs("problems", main="sets")
+        )
+        verified = (
+            (pairs.pairs, sets.sets)
+            | "WithSets" >> beam.Flatten()
+            | "ToVerify" >> Exchange(self.scratch)
+            | "Verify" >> beam.ParDo(_Verify(self.threshold, self.folder))
+        )
+        return (digests.written, sets.problems, verified) | "Reports" >> beam.Flatten() | Gather(self.report)
+
+
+Packets = Iterator[tuple[int, bytes]]
+
+
+def _send(partition: npt.NDArray[Any], arrays: list[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
+    """Rows of parallel arrays as packets to their partitions, none above the bound."""
+    row_bytes = sum(array.itemsize * (array.shape[1] if array.ndim == 2 else 1) for array in arrays)
+    most = max(1, MAX_PACKET_BYTES // row_bytes)
+    order, runs = groups(partition)
+    for key, start, end in runs:
+        for minor, first in enumerate(range(start, end, most)):
+            rows = order[first : min(end, first + most)]
+            yield key, packet(tag + pack(*(array[rows] for array in arrays)), major, minor)
+
+
+class _SendDigests(beam.DoFn):
+    """What exact grouping and banding need of each readable document."""
+
+    def __init__(self, bands: minhash.Bands, partitions: int) -> None:
+        self._bands = bands
+        self._partitions = partitions
+
+    def process(self, element: bytes) -> Packets:
+        split = Split.from_bytes(element)
+        facts = read_facts(split, ["status", "digest", "n_words", "n_shingles", "signature"])
+        places = np.flatnonzero(facts["status"].to_numpy() == Status.OK)
+        counters.advance("edges", facts.num_rows, split.weight)
+        if len(places) == 0:
+            return
+        high, low = digest_words(digests_of(facts)[places])
+        width = facts.schema.field("signature").type.byte_width
+        signatures = fixed_rows(facts["signature"], width)[places].view(np.uint32)
+        # No shingle, no signature: such texts are equal or different, never near.
+        length = dedup.log2_length(facts["n_words"].to_numpy()[places])
+        length = np.where(facts["n_shingles"].to_numpy()[places] > 0, length, np.uint8(_NO_BANDS))
+        yield from _send(
+            high % np.uint64(self._partitions),
+            [high, low, addresses(split.index, places), length, minhash.band_hashes(signatures, self._bands)],
+            split.index,
+        )
+
+
+_NO_BANDS = 255
+
+
+class _GroupTexts(beam.DoFn):
+    """Equal texts become one: the first by address goes on to the bands, the others are written down."""
+
+    def __init__(self, folder: str, partitions: int) -> None:
+        self._folder = folder
+        self._partitions = partitions
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        partition, values = element
+        high, low, documents, length, bands = unpack_all(received(values))
+        found = dedup.exact_groups(high, low, documents)
+        if len(found.copies):
+            table = pa.table([documents[found.copies], documents[found.copy_of]], schema=EXACT_SCHEMA)
+            yield beam.pvalue.TaggedOutput("written", write_part(self._folder, "exact", partition, table))
+        rows = found.first[length[found.first] != _NO_BANDS]
+        for band in range(bands.shape[1]):
+            hashes = bands[rows, band]
+            yield from _send(
+                hashes % np.uint64(self._partitions),
+                [hashes, length[rows], high[rows], documents[rows]],
+                partition * bands.shape[1] + band,
+            )
+
+
+class _PairUp(beam.DoFn):
+    """Documents that share a band become candidate pairs, sent to the partition of their first document."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Packets:
+        partition, values = element
+        hashes, length, digest, documents = unpack_all(received(values))
+        left, right = dedup.distinct_pairs(*dedup.candidate_pairs(hashes, length, digest, documents))
+        home = _spread(left) % np.uint64(self._partitions)
+        yield from _send(home, [left, right], partition)
+
+
+def _spread(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Addresses as well-mixed numbers: neighbours must not all go to one partition."""
+    return (documents * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+
+
+class _DistinctPairs(beam.DoFn):
+    """Each candidate once, and per split the documents whose text this partition wants to see."""
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        partition, values = element
+        left, right = dedup.distinct_pairs(*unpack_all(received(values)))
+        yield from _send(np.full(len(left), partition), [left, right], 0, _PAIRS)
+        wanted = np.unique(np.concatenate([left, right]))
+        order, runs = groups(split_of(wanted))
+        for split, start, end in runs:
+            places = place_of(wanted[order[start:end]]).astype(np.uint32)
+            body = _WANTED + pack(np.array([partition], np.int64), places)
+            yield beam.pvalue.TaggedOutput("wanted", (split, packet(body, 1, partition)))
+
+
+class _SplitTask(beam.DoFn):
+    """A split as a packet to its own partition, before all requests to it."""
+
+    def process(self, element: bytes) -> Packets:
+        yield Split.from_bytes(element).index, packet(_SPLIT + element, 0)
+
+
+class _ReadCandidates(beam.DoFn):
+    """Reads the wanted documents of one split again and sends their shingle sets to whoever asked."""
+
+    def __init__(self, settings: Mapping[str, SourceSettings]) -> None:
+        self._settings = settings
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        _, values = element
+        bodies = received(values)
+        split = Split.from_bytes(next(bodies)[1:])
+        requests = [unpack(body[1:]) for body in bodies]
+        if not requests:
+            return
+        asking = np.concatenate([np.full(len(places), home[0]) for home, places in requests])
+        asked = np.concatenate([places for _, places in requests])
+        order = np.argsort(asked, kind="stable")
+        asking, asked = asking[order], asked[order]
+        places = np.unique(asked).astype(np.int64)
+        read = 0
+        for batch in self._texts(split, places):
+            here = places[read : read + batch.num_rows]
+            read += batch.num_rows
+            sets = minhash.sorted_sets(
+                minhash.shingle_hashes(split_words(batch["text"]), self._settings[split.source].minhash.shingle)
+            )
+            first, last = np.searchsorted(asked, [here[0], here[-1] + 1])
+            rows = np.searchsorted(here, asked[first:last])
+            yield from _send_sets(split.index, here, sets, rows, asking[first:last])
+        if read != len(places):
+            yield beam.pvalue.TaggedOutput("problems", changed_input(split))
+
+    def _texts(self, split: Split, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        facts = read_facts(split, ["row"])
+        yield from read_texts_at(
+            opener(split),
+            split.path,
+            FileFormat(split.kind, split.compression),
+            self._settings[split.source].columns,
+            facts["row"].to_numpy()[places],
+            row_groups=split.row_groups,
+            first_row=split.first_row,
+        )
+
+
+def _send_sets(
+    split: int,
+    places: npt.NDArray[np.int64],
+    sets: minhash.Shingles,
+    rows: npt.NDArray[np.int64],
+    asking: npt.NDArray[np.int64],
+) -> Packets:
+    order, runs = groups(asking)
+    for home, start, end in runs:
+        chosen = rows[order[start:end]]
+        sizes = sets.offsets[chosen + 1] - sets.offsets[chosen]
+        for first, last in chunks_of_bytes(8 * sizes + 16):
+            part = chosen[first:last]
+            hashes, lengths = dedup.take_sets(part, sets.hashes, sets.offsets)
+            body = _SETS + pack(addresses(split, places[part]), lengths, hashes)
+            yield home, packet(body, 1 + split, int(places[part[0]]))
+
+
+def changed_input(split: Split) -> bytes:
+    return json.dumps({"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}).encode()
+
+
+class _Verify(beam.DoFn):
+    """Exact Jaccard of every candidate; those at or above the threshold are edges."""
+
+    def __init__(self, threshold: Fraction, folder: str) -> None:
+        self._threshold = threshold
+        self._folder = folder
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+        partition, values = element
+        pairs: list[list[npt.NDArray[Any]]] = []
+        sets: list[list[npt.NDArray[Any]]] = []
+        for body in received(values):
+            (pairs if body[:1] == _PAIRS else sets).append(unpack(body[1:]))
+        left, right = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        if not sets:
+            return  # every candidate's split has reported its change; there is nothing to compare
+        documents, lengths, hashes = (np.concatenate(column) for column in zip(*sets, strict=True))
+        order = np.argsort(documents, kind="stable")
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        a, known_a = _find(documents, order, left)
+        b, known_b = _find(documents, order, right)
+        known = known_a & known_b
+        left, right, a, b = left[known], right[known], a[known], b[known]
+        shared, union = dedup.shared_and_union(a, b, hashes, offsets)
+        near = shared * self._threshold.denominator >= self._threshold.numerator * union
+        if near.any():
+            table = pa.table([left[near], right[near], shared[near], union[near]], schema=PAIRS_SCHEMA)
+            yield write_part(self._folder, "pairs", partition, table)
+
+
+def _find(
+    documents: npt.NDArray[np.uint64], order: npt.NDArray[np.int64], wanted: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    in_order = documents[order]
+    at = np.minimum(np.searchsorted(in_order, wanted), len(in_order) - 1)
+    return order[at], in_order[at] == wanted

@@ -1,0 +1,165 @@
+"""FACTS: read every document once and store what later stages need to know of it, row for row beside its input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms import counters, files
+from transforms.batches import MAX_DOCUMENT_BYTES, Split
+from transforms.kernels import hashing, minhash, text
+from transforms.kernels.artefacts import artefact_bits
+from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_records
+from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema
+from transforms.sidecars import (
+    SUMMARY_KEY,
+    SourceSettings,
+    SplitDiversity,
+    Summary,
+    diversity_path,
+    facts_writer,
+    finished_summary,
+    fixed_binary,
+    opener,
+)
+
+_ROWS_PER_GROUP = 16_384
+_PROBLEMS_KEPT = 20  # per split; all are counted and stored in the sidecar
+
+
+@dataclass
+class ExtractFacts(beam.PTransform):
+    """Splits in, summaries out; facts and diversity accumulators are written beside each other on the way.
+
+    A sidecar is named after everything that decides its content and appears by rename, so a split whose sidecar
+    exists is done: a second attempt, a restarted run and a run over grown input all skip it.
+    """
+
+    settings: Mapping[str, SourceSettings]  # per source
+
+    def expand(self, splits: Any) -> Any:
+        return splits | "ReadSplit" >> beam.ParDo(_ReadSplit(self.settings)).with_output_types(bytes)
+
+
+class _ReadSplit(beam.DoFn):
+    def __init__(self, settings: Mapping[str, SourceSettings]) -> None:
+        self._settings = settings
+
+    def process(self, element: bytes) -> Iterator[bytes]:
+        split = Split.from_bytes(element)
+        done = finished_summary(split.facts)
+        summary = done or extract_facts(split, self._settings[split.source])
+        summary.split = split.index  # the place among all splits may have changed since the sidecar was written
+        if done:
+            counters.advance("index", summary.documents, split.weight)
+        yield summary.to_bytes()
+
+
+def extract_facts(split: Split, settings: SourceSettings) -> Summary:
+    """Read one split and write its sidecars; a file that cannot be read to its end writes nothing."""
+    summary = Summary(split.index, split.source, split.shard)
+    schema = facts_schema(settings.kept, settings.minhash.permutations)
+    statistics = SplitDiversity()
+    try:
+        with files.atomic_output(split.facts) as sink:
+            writer = facts_writer(sink, schema)
+            held: list[pa.RecordBatch] = []
+            for batch in read_records(
+                opener(split),
+                split.path,
+                FileFormat(split.kind, split.compression),
+                settings.columns,
+                row_groups=split.row_groups,
+                first_row=split.first_row,
+                batch_bytes=settings.batch_bytes,
+                batch_rows=settings.batch_rows,
+                max_document=MAX_DOCUMENT_BYTES,
+            ):
+                facts = batch_facts(batch, settings, schema, statistics)
+                _count(summary, facts)
+                counters.advance("index", facts.num_rows, 0)
+                held.append(facts)
+                if sum(part.num_rows for part in held) >= _ROWS_PER_GROUP:
+                    _write_group(writer, held, schema)
+            if held:
+                _write_group(writer, held, schema)
+            if split.whole:
+                summary.file_digest = files.file_digest(split.path)
+            files.write_bytes(diversity_path(split.facts), statistics.to_bytes())
+            writer.add_key_value_metadata({SUMMARY_KEY: summary.to_bytes()})
+            writer.close()
+    except (UnreadableFile, MissingColumn, OSError) as error:
+        code = "missing_column" if isinstance(error, MissingColumn) else "bad_file"
+        return Summary(split.index, split.source, split.shard, failure=str(error), failure_code=code)
+    counters.advance("index", 0, split.weight)
+    return summary
+
+
+def _write_group(writer: pq.ParquetWriter, held: list[pa.RecordBatch], schema: pa.Schema) -> None:
+    writer.write_table(pa.Table.from_batches(held, schema).combine_chunks())
+    held.clear()
+
+
+def _count(summary: Summary, facts: pa.RecordBatch) -> None:
+    status = facts["status"].to_numpy()
+    summary.documents += facts.num_rows
+    summary.empty += int((status == Status.EMPTY).sum())
+    summary.words += int(facts["n_words"].to_numpy().sum())
+    summary.tokens += int(facts["n_tokens"].to_numpy().sum())
+    summary.bytes += int(facts["n_bytes"].to_numpy().sum())
+    bad = np.flatnonzero(status == Status.BAD_RECORD)
+    summary.bad_records += len(bad)
+    for place in bad[: max(0, _PROBLEMS_KEPT - len(summary.problems))]:
+        summary.problems.append((facts["row"][int(place)].as_py(), facts["problem"][int(place)].as_py()))
+
+
+def batch_facts(
+    batch: pa.RecordBatch, settings: SourceSettings, schema: pa.Schema, statistics: SplitDiversity
+) -> pa.RecordBatch:
+    """All facts of one batch, each computed for the whole batch at once."""
+    documents = batch["text"]
+    words = text.split_words(documents)
+    signatures, shingles = minhash.signatures(words, settings.minhash)
+    status = batch["status"].to_numpy()
+    problem = batch["problem"]
+    tokens = words.counted
+    if settings.columns.n_tokens is not None:
+        tokens, status, problem = _given_tokens(batch, status)
+    readable = status == Status.OK
+    statistics.add(words, readable, batch["language"])
+    columns: dict[str, Any] = {
+        "row": batch["row"],
+        "part": batch["part"],
+        "status": status,
+        "problem": problem,
+        "digest": fixed_binary(hashing.text_digests(documents)),
+        "n_bytes": pc.binary_length(documents).fill_null(0),
+        "n_words": np.diff(words.offsets),
+        "n_tokens": np.where(readable, tokens, 0),
+        "n_shingles": shingles,
+        "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
+        "signature": fixed_binary(signatures.view(np.uint8)),
+        **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label")},
+        **{KEEP_PREFIX + name: batch[KEEP_PREFIX + name] for name in settings.kept},
+    }
+    return pa.RecordBatch.from_arrays(
+        [pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema
+    )
+
+
+def _given_tokens(batch: pa.RecordBatch, status: npt.NDArray[np.uint8]) -> tuple[Any, Any, Any]:
+    """Counts from the user's own column; a readable document without one is a bad record, not a zero."""
+    tokens = batch["n_tokens"].fill_null(-1).to_numpy()
+    missing = (tokens < 0) & (status == Status.OK)
+    problem = np.where(
+        missing, "no token count in the column named by `tokens.column`", batch["problem"].to_numpy(False)
+    )
+    return np.maximum(tokens, 0), np.where(missing, Status.BAD_RECORD, status), pa.array(problem, pa.string())

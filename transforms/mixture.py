@@ -1,0 +1,526 @@
+"""PLAN's totals and MIX: count what can be chosen, then write exactly what was planned."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms import counters, files
+from transforms.batches import Split, groups, pack, unpack
+from transforms.exchange import Exchange, Gather, packet, received
+from transforms.kernels import diversity, layout, strata
+from transforms.kernels.hashing import draws, fingerprint, text_digests
+from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
+from transforms.kernels.text import split_words
+from transforms.sidecars import SourceSettings, digests_of, fixed_rows, opener, read_facts
+
+CERTIFICATE_KEY = b"anchormix"
+"""Footer key of a written shard: what the shard claims of itself."""
+
+_SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
+_ORDER = "__order"
+
+Packets = Iterator[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class MixTask:
+    """A split with its fates."""
+
+    split: Split
+    fates: str
+
+    def to_bytes(self) -> bytes:
+        return json.dumps({"split": self.split.to_bytes().decode(), "fates": self.fates}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> MixTask:
+        fields = json.loads(data)
+        return cls(Split.from_bytes(fields["split"].encode()), fields["fates"])
+
+    def read_fates(self, columns: list[str] | None = None) -> pa.Table:
+        with files.open_input(self.fates) as source:
+            return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How documents are dealt: everything random in a mix, as a pure function of text and seed."""
+
+    seed: int
+    group_columns: tuple[str, ...]  # columns that rules group by, as named in facts
+
+    def strata(self, task: MixTask, facts: pa.Table, fates: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Stratum number of each row, and the key of each stratum."""
+        columns = [fates["provenance"], fates["generator"], fates["kind"], *(facts[c] for c in self.group_columns)]
+        codes, values = strata.distinct_rows(columns)
+        return codes, [json.dumps([task.split.source, *row]) for row in values]
+
+    def buckets(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        return strata.buckets(draws(digests, self.seed, b"bucket"))
+
+    def row_order(self, digests: npt.NDArray[np.uint8], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Where a copy stands in its shard: independent of its bucket, different for each copy."""
+        order = np.empty(len(digests), np.uint64)
+        for copy in np.unique(copies):
+            chosen = copies == copy
+            order[chosen] = draws(np.ascontiguousarray(digests[chosen]), self.seed, b"row-%d" % copy)
+        return order
+
+
+@dataclass
+class CountStrata(beam.PTransform):
+    """`MixTask`s in; per stratum one packed table of cell totals, gathered in the file `report`."""
+
+    draw: Draw
+    partitions: int
+    report: str
+    scratch: str | None
+
+    def expand(self, tasks: Any) -> Any:
+        return (
+            tasks
+            | "CountSplit" >> beam.ParDo(_CountSplit(self.draw, self.partitions))
+            | "ByStratum" >> Exchange(self.scratch)
+            | "AddCells" >> beam.ParDo(_AddCells())
+            | Gather(self.report)
+        )
+
+
+class _CountSplit(beam.DoFn):
+    def __init__(self, draw: Draw, partitions: int) -> None:
+        self._draw = draw
+        self._partitions = partitions
+
+    def process(self, element: bytes) -> Packets:
+        task = MixTask.from_bytes(element)
+        fates = task.read_fates(["fate", "provenance", "generator", "kind"])
+        facts = read_facts(task.split, ["digest", "n_tokens", "n_bytes", *self._draw.group_columns])
+        kept = pc.equal(fates["fate"], pa.scalar(int(Fate.KEPT), pa.uint8()))
+        fates, facts = fates.filter(kept), facts.filter(kept)
+        codes, keys = self._draw.strata(task, facts, fates)
+        totals = strata.cell_totals(
+            codes,
+            self._draw.buckets(digests_of(facts)),
+            np.ones(len(codes), np.int64),
+            facts["n_tokens"].to_numpy(),
+            facts["n_bytes"].to_numpy(),
+        )
+        for code, key in enumerate(keys):
+            rows = totals.stratum == code
+            name = np.frombuffer(key.encode(), np.uint8)
+            body = pack(name, *(column[rows] for column in totals[1:]))
+            partition = int(fingerprint(key)[:8], 16) % self._partitions
+            yield partition, packet(body, task.split.index, code)
+
+
+class _AddCells(beam.DoFn):
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+        _, values = element
+        per_stratum: dict[bytes, list[list[npt.NDArray[Any]]]] = {}
+        for body in received(values):
+            name, *columns = unpack(body)
+            per_stratum.setdefault(name.tobytes(), []).append(columns)
+        for key, parts in per_stratum.items():
+            bucket, documents, tokens, size = (np.concatenate(column) for column in zip(*parts, strict=True))
+            totals = strata.cell_totals(np.zeros(len(bucket), np.int64), bucket, documents, tokens, size)
+            yield pack(np.frombuffer(key, np.uint8), *totals[1:])
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """The plan as workers need it: for every planned (stratum, bucket, copy) its output shard."""
+
+    keys: tuple[str, ...]  # of the strata
+    stratum: npt.NDArray[np.int64]
+    bucket: npt.NDArray[np.int64]
+    copy: npt.NDArray[np.int64]
+    shard: npt.NDArray[np.int64]
+
+    def to_bytes(self) -> bytes:
+        keys = np.frombuffer(json.dumps(self.keys).encode(), np.uint8)
+        return pack(keys, self.stratum, self.bucket, self.copy, self.shard)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Assignments:
+        keys, *columns = unpack(data)
+        return cls(tuple(json.loads(keys.tobytes())), *columns)
+
+    def lookup(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First assignment and number of copies of each cell, addressed by stratum * BUCKETS + bucket."""
+        cells = self.stratum * strata.BUCKETS + self.bucket
+        copies = np.bincount(cells, minlength=len(self.keys) * strata.BUCKETS)
+        first = np.zeros(len(copies), np.int64)
+        np.cumsum(copies[:-1], out=first[1:])
+        return first, copies
+
+
+@lru_cache(maxsize=2)
+def _assignments(path: str) -> tuple[Assignments, dict[str, int], Any, Any]:
+    plan = Assignments.from_bytes(files.read_bytes(path))
+    first, copies = plan.lookup()
+    return plan, {key: number for number, key in enumerate(plan.keys)}, first, copies
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """What a shard's writer needs to know of the config."""
+
+    measure: str  # tokens | bytes | documents
+    floor: Fraction  # of verified human text, in every row group and every prefix of one
+    row_group: int
+    shards: int
+    kept: tuple[str, ...]
+    plan_digest: str
+    config_digest: str
+    licenses: Mapping[str, str | None]  # declared per source, where a row has none
+
+
+@dataclass
+class WriteMix(beam.PTransform):
+    """`MixTask`s in; staged shards and the rows of dropped documents, listed in the file `report`, out come the
+    shards' diversity accumulators: ((provenance, generator, shard), bytes)."""
+
+    sources: Mapping[str, SourceSettings]
+    draw: Draw
+    settings: MixSettings
+    plan: str  # path of the packed Assignments
+    staging: str
+    report: str
+    scratch: str | None
+
+    def expand(self, tasks: Any) -> Any:
+        rows = tasks | "ReadRows" >> beam.ParDo(
+            _SendRows(self.sources, self.draw, self.settings, self.plan)
+        ).with_outputs("problems", main="rows")
+        shards = (
+            rows.rows
+            | "ByShard" >> Exchange(self.scratch)
+            | "WriteShard"
+            >> beam.ParDo(_WriteShard(self.settings, self.staging)).with_outputs("counts", main="reports")
+        )
+        dropped = tasks | "WriteDropped" >> beam.ParDo(_WriteDropped(self.staging))
+        _ = (rows.problems, shards.reports, dropped) | "Reports" >> beam.Flatten() | Gather(self.report)
+        return shards.counts
+
+
+class _SendRows(beam.DoFn):
+    """Reads the chosen documents of one split, checks that they are what was indexed, sends them to their shards."""
+
+    def __init__(self, sources: Mapping[str, SourceSettings], draw: Draw, settings: MixSettings, plan: str) -> None:
+        self._sources = sources
+        self._draw = draw
+        self._settings = settings
+        self._plan = plan
+
+    def process(self, element: bytes) -> Iterator[Any]:
+        task = MixTask.from_bytes(element)
+        split = task.split
+        facts = read_facts(split, self._facts_columns())
+        fates = task.read_fates()
+        plan, numbers, first_of, copies_of = _assignments(self._plan)
+        kept = np.flatnonzero(fates["fate"].to_numpy() == Fate.KEPT)
+        codes, keys = self._draw.strata(task, facts.take(kept), fates.take(kept))
+        digests = digests_of(facts)
+        cells = np.array([numbers.get(key, -1) for key in keys], np.int64)[codes] * strata.BUCKETS
+        cells = cells + self._draw.buckets(np.ascontiguousarray(digests[kept]))
+        copies = np.where(cells >= 0, copies_of[np.maximum(cells, 0)], 0) if len(copies_of) else np.zeros_like(cells)
+        chosen = copies > 0
+        places, first, copies = kept[chosen], first_of[cells[chosen]], copies[chosen]
+        read, held, held_bytes = 0, [], 0
+        try:
+            for batch in self._texts(split, facts, places):
+                here = slice(read, read + batch.num_rows)
+                read += batch.num_rows
+                at = places[here]
+                if not np.array_equal(text_digests(batch["text"]), digests[at]):
+                    break
+                held.append(
+                    self._rows(split, batch["text"], facts, fates, digests, at, first[here], copies[here], plan)
+                )
+                held_bytes += held[-1].nbytes
+                counters.advance("mix", batch.num_rows, 0)
+                if held_bytes >= _SEND_BYTES:
+                    yield from _send_rows(held, split.index, read)
+                    held, held_bytes = [], 0
+            else:
+                if read == len(places):
+                    yield from _send_rows(held, split.index, read)
+                    counters.advance("mix", 0, split.weight)
+                    return
+        except (UnreadableFile, MissingColumn, OSError):
+            pass  # it was readable when it was indexed
+        changed = {"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}
+        yield beam.pvalue.TaggedOutput("problems", json.dumps(changed).encode())
+
+    def _facts_columns(self) -> list[str]:
+        return list(
+            dict.fromkeys(
+                [
+                    *("row", "part", "digest", "n_tokens", "n_bytes", "doc_id", "language", "license"),
+                    *self._draw.group_columns,
+                    *(KEEP_PREFIX + name for settings in self._sources.values() for name in settings.kept),
+                ]
+            )
+        )
+
+    def _texts(self, split: Split, facts: pa.Table, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        if len(places) == 0:
+            return
+        yield from read_texts_at(
+            opener(split),
+            split.path,
+            FileFormat(split.kind, split.compression),
+            self._sources[split.source].columns,
+            facts["row"].to_numpy()[places],
+            row_groups=split.row_groups,
+            first_row=split.first_row,
+        )
+
+    def _rows(
+        self,
+        split: Split,
+        texts: pa.Array,
+        facts: pa.Table,
+        fates: pa.Table,
+        digests: npt.NDArray[np.uint8],
+        places: npt.NDArray[np.int64],
+        first: npt.NDArray[np.int64],
+        copies: npt.NDArray[np.int64],
+        plan: Assignments,
+    ) -> pa.Table:
+        """Mix rows of one batch, one per copy, with the shard and the place in it that each goes to."""
+        repeat = np.repeat(np.arange(len(places)), copies)
+        copy = np.arange(len(repeat)) - np.repeat(np.cumsum(copies) - copies, copies)
+        at = places[repeat]
+        facts, fates = facts.take(at), fates.take(at)
+        digests = np.ascontiguousarray(digests[at])
+        size = len(at)
+        provenance = pa.DictionaryArray.from_arrays(
+            pa.array(fates["provenance"].to_numpy().astype(np.int8)), pa.array([kind.label for kind in Provenance])
+        )
+        declared = self._settings.licenses.get(split.source)
+        license_ = pc.fill_null(facts["license"], declared) if declared else facts["license"]
+        columns: dict[str, Any] = {
+            "id": hex_ids(digests),
+            "text": texts if size == len(texts) and copies.max(initial=1) == 1 else texts.take(pa.array(repeat)),
+            "source": pa.repeat(split.source, size),
+            "provenance": provenance.cast(pa.string()),
+            "generator": fates["generator"],
+            "evidence": fates["evidence"],
+            "n_tokens": facts["n_tokens"],
+            "n_bytes": facts["n_bytes"],
+            "represents": fates["represents"],
+            "copy": copy.astype(np.int32),
+            "language": facts["language"],
+            "license": license_,
+            "doc_id": facts["doc_id"],
+            "shard": pa.repeat(split.shard, size),
+            "row": facts["row"],
+            "part": facts["part"],
+        }
+        for name in self._settings.kept:
+            stored = KEEP_PREFIX + name
+            columns[name] = facts[stored] if stored in facts.column_names else pa.nulls(size, pa.string())
+        columns[_ORDER] = self._draw.row_order(digests, copy)
+        columns[_SHARD] = plan.shard[np.repeat(first, copies) + copy]
+        schema = exchange_schema(self._settings.kept)
+        return pa.table([_as(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+_SHARD = "__shard"
+
+
+def exchange_schema(kept: tuple[str, ...]) -> pa.Schema:
+    """The mix's columns plus where each row goes; text is wide, because a shard's offsets may pass 2 GiB."""
+    fields = [pa.field(f.name, pa.large_string()) if f.name == "text" else f for f in mix_schema(kept)]
+    return pa.schema([*fields, pa.field(_ORDER, pa.uint64()), pa.field(_SHARD, pa.int64())])
+
+
+def _as(column: Any, kind: pa.DataType) -> Any:
+    if isinstance(column, np.ndarray):
+        return pa.array(column, kind)
+    return column if column.type == kind else column.cast(kind)
+
+
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def hex_ids(digests: npt.NDArray[np.uint8]) -> pa.Array:
+    """Hex of the first 128 bits of each digest, as one string column."""
+    head = digests[:, :ID_BYTES]
+    text = np.empty((len(head), ID_BYTES, 2), np.uint8)
+    text[:, :, 0] = _HEX[head >> 4]
+    text[:, :, 1] = _HEX[head & 15]
+    offsets = np.arange(len(head) + 1, dtype=np.int32) * (2 * ID_BYTES)
+    return pa.StringArray.from_buffers(len(head), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _send_rows(held: list[pa.Table], split: int, sequence: int) -> Packets:
+    """Held rows as one Arrow stream for each output shard."""
+    if not held:
+        return
+    table = pa.concat_tables(held)
+    order, runs = groups(table[_SHARD].to_numpy())
+    table = table.drop_columns([_SHARD]).take(order)
+    for shard, start, end in runs:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
+            stream.write_table(table.slice(start, end - start))
+        yield shard, packet(sink.getvalue().to_pybytes(), split, sequence)
+
+
+class _WriteShard(beam.DoFn):
+    """Holds one output shard, lays it out so that every prefix of every row group holds the floor, writes it."""
+
+    def __init__(self, settings: MixSettings, staging: str) -> None:
+        self._settings = settings
+        self._staging = staging
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        shard, values = element
+        table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values)).combine_chunks()
+        order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
+        measures = measured(table, self._settings.measure)[order]
+        human = pc.equal(table["provenance"], Provenance.HUMAN_VERIFIED.label).to_numpy()[order]
+        arranged = layout.arrange(measures, human, self._settings.floor, self._settings.row_group)
+        if arranged is None:
+            raise AssertionError(f"shard {shard} was planned below its floor")
+        rows = order[arranged.order]
+        name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
+        staged = f"{name}.{uuid.uuid4().hex[:12]}"
+        statistics = ShardDiversity()
+        with files.atomic_output(files.join(self._staging, "data", staged)) as sink:
+            schema = mix_schema(self._settings.kept)
+            writer = pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, version="2.6")
+            start = 0
+            for end in arranged.ends.tolist():
+                group = table.take(pa.array(rows[start:end])).drop_columns([_ORDER]).cast(schema).combine_chunks()
+                writer.write_table(group, row_group_size=max(1, group.num_rows))
+                statistics.add(group)
+                counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
+                start = end
+            certificate = self._certificate(name, table, measures, human, len(arranged.ends))
+            writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
+            writer.close()
+        for (provenance, generator), part in sorted(statistics.parts.items()):
+            key = json.dumps([name, provenance, generator]).encode()
+            yield beam.pvalue.TaggedOutput("counts", (key, part.to_bytes()))
+        report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
+        yield json.dumps(report, sort_keys=True).encode()
+
+    def _certificate(
+        self, name: str, table: pa.Table, measures: Any, human: npt.NDArray[np.bool_], row_groups: int
+    ) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "version": 1,
+            "shard": name,
+            "rows": table.num_rows,
+            "documents": int((table["copy"].to_numpy() == 0).sum()),
+            "tokens": int(table["n_tokens"].to_numpy().sum()),
+            "bytes": int(table["n_bytes"].to_numpy().sum()),
+            "measure": settings.measure,
+            "human_verified": int(measures[human].sum()),
+            "floor": [settings.floor.numerator, settings.floor.denominator],
+            "row_groups": row_groups,
+            "plan": settings.plan_digest,
+            "config_digest": settings.config_digest,
+        }
+
+
+def measured(table: pa.Table, measure: str) -> npt.NDArray[np.int64]:
+    if measure == "documents":
+        return np.ones(table.num_rows, np.int64)
+    column: npt.NDArray[np.int64] = table["n_tokens" if measure == "tokens" else "n_bytes"].to_numpy()
+    return column
+
+
+class ShardDiversity:
+    """Diversity of one written shard, by provenance and generator: what the mix's scopes are added up from."""
+
+    def __init__(self) -> None:
+        self.parts: dict[tuple[str, str], diversity.Accumulator] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        words = split_words(rows["text"].combine_chunks())
+        codes, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
+        for code, (provenance, generator) in enumerate(values):
+            part = self.parts.setdefault((provenance, generator or ""), diversity.Accumulator.zero())
+            part.add(words, codes == code if len(values) > 1 else None)
+
+
+DROPPED_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("part", pa.int32()),
+        pa.field("id", pa.string()),
+        pa.field("doc_id", pa.string()),
+        pa.field("fate", pa.string()),
+        pa.field("partner", pa.string()),
+        pa.field("partner_index", pa.string()),  # the earlier index that holds the partner; null: this one
+        pa.field("similarity", pa.float64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+class _WriteDropped(beam.DoFn):
+    """The documents of one split that dedup, exclusions or reading took out, each with reason and witness."""
+
+    def __init__(self, staging: str) -> None:
+        self._staging = staging
+
+    def process(self, element: bytes) -> Iterator[bytes]:
+        task = MixTask.from_bytes(element)
+        fates = task.read_fates(["fate", "partner", "shared", "union", "reason"])
+        dropped = pc.not_equal(fates["fate"], pa.scalar(int(Fate.KEPT), pa.uint8()))
+        fates = fates.filter(dropped)
+        if fates.num_rows == 0:
+            return
+        facts = read_facts(task.split, ["row", "part", "digest", "doc_id", "problem"]).filter(dropped)
+        size = fates.num_rows
+        has_text = pc.less_equal(pa.scalar(int(Fate.EXCLUDED), pa.uint8()), fates["fate"])
+        label = pa.DictionaryArray.from_arrays(
+            pa.array(fates["fate"].to_numpy().astype(np.int8)), pa.array([fate.label for fate in Fate])
+        )
+        union = fates["union"].to_numpy()
+        similarity = np.round(fates["shared"].to_numpy() / np.maximum(union, 1), 6)
+        partner = fates["partner"].combine_chunks()
+        raw = fixed_rows(pc.coalesce(partner, pa.scalar(bytes(ID_BYTES), partner.type)), ID_BYTES)
+        table = pa.table(
+            [
+                pa.repeat(task.split.source, size),
+                pa.repeat(task.split.shard, size),
+                facts["row"],
+                facts["part"],
+                pc.if_else(has_text, hex_ids(digests_of(facts)), None),
+                facts["doc_id"],
+                label.cast(pa.string()),
+                pc.if_else(partner.is_null(), None, hex_ids(raw)),
+                pa.nulls(size, pa.string()),
+                pa.array(similarity, mask=union == 0),
+                pc.coalesce(fates["reason"], facts["problem"]),
+            ],
+            schema=DROPPED_SCHEMA,
+        )
+        staged = f"part-{task.split.index:05d}.parquet.{uuid.uuid4().hex[:12]}"
+        with files.atomic_output(files.join(self._staging, "fates", staged)) as sink:
+            pq.write_table(table, sink, compression="zstd")
+        report = {"kind": "fates", "split": task.split.index, "staged": staged, "rows": size}
+        yield json.dumps(report, sort_keys=True).encode()
