@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline", "pipeline.*", "transforms", "transforms.*"]),
-    package_data={"pipeline": ["py.typed"], "transforms": ["py.typed"], "transforms.kernels": ["*.npz"]},
+    package_data={"pipeline": ["py.typed", "*.yaml"], "transforms": ["py.typed"], "transforms.kernels": ["*.npz"]},
     install_requires=[
         "apache-beam>=2.77,<3",
         "click>=8.1",
@@ -20,7 +20,6 @@ setup(
         "numba>=0.61",
         "numpy>=2",
         "pyarrow>=18",
-        "pydantic>=2.9",
         "pyyaml>=6",
         "rich>=13",
         "scipy>=1.13",
@@ -28,7 +27,7 @@ setup(
         "zstandard>=0.22",
     ],
     extras_require={
-        "dev": ["build", "hypothesis", "mypy", "pytest", "ruff"],
+        "dev": ["build", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["anchormix=pipeline.cli:main"]},
 )

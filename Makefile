@@ -1,0 +1,45 @@
+# Two targets are enough to start: `make demo` and `make test`. Both make their own environment in .venv.
+
+PYTHON ?= $(firstword $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$name; done))
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test test-engines lint bench clean help
+
+help:
+	@echo "make demo          sample shards, the main job on them, the verdict"
+	@echo "make test          all tests that need only Python"
+	@echo "make test-engines  tests on a real Flink; needs Java 11 or later and Maven"
+	@echo "make lint          ruff and mypy"
+	@echo "make bench         speed and memory on generated corpora"
+
+$(BIN)/.installed: requirements.lock setup.py
+	@test -n "$(PYTHON)" || { echo "anchormix needs Python 3.11 or later; none was found on PATH" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(BIN)/.installed
+	rm -rf $(DEMO)
+	$(BIN)/anchormix init $(DEMO)
+	$(BIN)/anchormix run $(DEMO)/quickstart.yaml
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest -m "not engine" $(PYTEST)
+
+test-engines: $(BIN)/.installed
+	$(BIN)/python -m pytest -m engine -rs $(PYTEST)
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(BIN)/.installed
+	$(BIN)/python benchmarks/bench_run.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) .cache build dist *.egg-info
