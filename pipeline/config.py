@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
+from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf
 from pipeline.config_checks import NOT_YET, check_config, refuse_later_keys
 from pipeline.config_guards import (
     Against,
@@ -29,8 +30,9 @@ from pipeline.config_guards import (
     Trust,
     TrustedKey,
 )
-from pipeline.config_kinds import AUTO, Auto, Block, Day, Key, ListOf, PathTo, Whole, is_url
+from pipeline.config_kinds import Day, PathTo, is_url
 from pipeline.config_mix import Mix, MixBlock, Portion
+from pipeline.config_numbers import Whole
 from pipeline.config_overrides import apply_overrides
 from pipeline.config_rules import Rule
 from pipeline.config_sources import (
@@ -223,12 +225,11 @@ def config_schema() -> dict[str, Any]:
 
 def _mark_later(schema: dict[str, Any], names: list[str], says: str) -> None:
     """Tell editors, in the description of a key, that it is not available yet."""
-    for form in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
-        below = form.get("properties", {}).get(names[0])
-        if below is None:
-            if form is not schema and names and form:
-                _mark_later(form, names, says)
-        elif len(names) == 1:
-            below["description"] += f". Not available yet: {says}"
-        else:
-            _mark_later(below, names[1:], says)
+    below = schema.get("properties", {}).get(names[0])
+    if below is not None and len(names) == 1:
+        below["description"] += f". Not available yet: {says}"
+    elif below is not None:
+        _mark_later(below, names[1:], says)
+    for form in (*schema.get("anyOf", ()), schema.get("items", {})):
+        if form:
+            _mark_later(form, names, says)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,7 @@ def _check_revoked(config: Config, at: At) -> None:
     """A misspelt revocation would leave a key trusted, so every entry must hit something or be a digest."""
     names = [trusted.name for trusted in config.trust.keys]
     for place, entry in enumerate(config.trust.revoked):
-        digest = entry.removeprefix("sha256:")
-        if entry not in names and not (len(digest) == 64 and set(digest.lower()) <= set("0123456789abcdef")):
+        if entry not in names and not re.fullmatch("[0-9a-f]{64}", entry):
             near = nearest(entry, names)
             hint = f'did you mean "{near}"? ' if near else ""
             says = f"neither a trusted key nor the sha256 of a manifest; {hint}keys: {', '.join(names) or 'none'}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from typing import Annotated
 
-from pipeline.config_kinds import Block, Choice, Day, Flag, Key, ListOf, PathTo, Share, Text, Whole
+from pipeline.config_blocks import Block, Key, ListOf
+from pipeline.config_kinds import Choice, Day, Flag, PathTo, Text
+from pipeline.config_numbers import Share, Whole
 from pipeline.config_sources import FIELD_PATH, METHODS, NAME, Source
-from pipeline.config_yaml import At
+from pipeline.config_yaml import At, Raw
 
 __all__ = [
     "Against",
@@ -60,13 +63,25 @@ class TrustedKey:
         )
 
 
+class Revoked(Text):
+    """The name of a key, or the digest of a manifest, which may be written sha256:..."""
+
+    def __init__(self) -> None:
+        super().__init__("the name of a trusted key, or the sha256 of a manifest")
+
+    def parse(self, raw: Raw, at: At) -> str:
+        text = super().parse(raw, at)
+        digest = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", text, re.IGNORECASE)
+        return digest[1].lower() if digest else text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trust:
     keys: Annotated[tuple[TrustedKey, ...], Key(ListOf(Block(TrustedKey)), "the keys whose manifests verify")] = ()
     revoked: Annotated[
         tuple[str, ...],
         Key(
-            ListOf(Text("the name of a trusted key, or the sha256 of a manifest")),
+            ListOf(Revoked()),
             "names of keys and sha256 of manifests that count no longer",
         ),
     ] = ()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pipeline.config_kinds import Amount, Block, Choice, Key, MapOf, Or, PathTo, Share, Weight, Whole
+from pipeline.config_blocks import Block, Key, MapOf, Or
+from pipeline.config_kinds import Choice, PathTo
+from pipeline.config_numbers import Amount, Share, Weight, Whole
 from pipeline.config_rules import PROVENANCES, Rule, Rules
 from pipeline.config_yaml import At, Raw
 

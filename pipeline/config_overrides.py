@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from pipeline.config_kinds import Block, Kind, ListOf, MapOf, nearest, unknown_name
+from pipeline.config_blocks import Block, ListOf, MapOf, unknown_name
+from pipeline.config_kinds import Kind, nearest
 from pipeline.config_rules import Rules
 from pipeline.config_yaml import At, Raw, read_tree
 from pipeline.errors import UsageError

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pipeline.config_kinds import Amount, Block, Choice, Key, Kind, ListOf, Share, Text, nearest
+from pipeline.config_blocks import Block, Key, ListOf
+from pipeline.config_kinds import Choice, Kind, Text, nearest
+from pipeline.config_numbers import Amount, Share
 from pipeline.config_yaml import At, Number, Raw
 
 __all__ = ["PROVENANCES", "Rule", "Rules"]
@@ -80,12 +82,12 @@ class Rules(Kind):
             rules = tuple(self._short(name, value, at / name) for name, value in raw.items())
         else:
             self.reject(raw, at)
-        seen: set[tuple[str, str | None]] = set()
+        seen: set[tuple[str, str | None, bool]] = set()
         for rule in rules:
-            if (rule.of, rule.by) in seen:
-                group = f" by {rule.by}" if rule.by else ""
-                at.fail("duplicate_key", f"two rules for {rule.of}{group}; keep one")
-            seen.add((rule.of, rule.by))
+            if (rule.of, rule.by, rule.share is None) in seen:
+                what = f"{rule.of}{f' by {rule.by}' if rule.by else ''}"
+                at.fail("duplicate_key", f"two {'amounts' if rule.share is None else 'shares'} of {what}; keep one")
+            seen.add((rule.of, rule.by, rule.share is None))
         return rules
 
     def _short(self, name: str, raw: Raw, at: At) -> Rule:

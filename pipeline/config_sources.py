@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pipeline.config_kinds import AUTO, Auto, Block, Choice, Flag, Key, Kind, ListOf, MapOf, PathTo, Text, Whole
+from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf, MapOf
+from pipeline.config_kinds import Choice, Flag, Kind, PathTo, Text
+from pipeline.config_numbers import Whole
 from pipeline.config_yaml import At, Number, Raw
 
 __all__ = [

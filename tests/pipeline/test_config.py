@@ -29,7 +29,7 @@ from pipeline.config import (
     config_schema,
     load_config,
 )
-from pipeline.config_kinds import Block
+from pipeline.config_blocks import Block
 from pipeline.errors import UsageError
 from transforms.kernels.schemas import Provenance, mix_schema
 
@@ -565,6 +565,19 @@ def test_as_of_is_needed_where_a_key_in_use_carries_a_date(folder: Folder) -> No
     folder.load(tree, "trust.keys.k.methods=[notarised_author]")
 
 
+def test_revocations_name_keys_or_manifests(folder: Folder) -> None:
+    tree = changed("trust", {"keys": [{"name": "k", "public_key": "p"}], "revoked": ["k", f"sha256:{'AB' * 32}"]})
+    assert folder.load(tree).trust.revoked == ("k", "ab" * 32)
+
+
+def test_one_thing_may_have_a_share_and_an_amount(folder: Folder) -> None:
+    rules = [{"of": "human", "share": 0.1}, {"of": "human", "amount": 10}]
+    config = folder.load(changed("mix.floors", rules))
+    assert len(config.mix.floors) == 2
+    assert config.mix.human_floor == 0
+    assert "by its position" in folder.refuse(changed("mix.floors", rules), "mix.floors.human=0.2").message
+
+
 def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
     rules = [{"of": "human", "share": 0.1, "by": name} for name in ("language", "source", "generator", "topic")]
     assert folder.refuse(changed("mix.caps", rules)).details["key"] == "mix.caps[3].by"
@@ -752,7 +765,8 @@ def test_reference_documents_every_key_with_its_default() -> None:
         assert f"| `{path}` |" in text, f"docs/config.md lacks {path}"
     schema = config_schema()["properties"]
     for block in ("dedup", "diversity", "evidence", "mix"):
-        for name, described in schema[block]["properties"].items():
+        form = schema[block].get("anyOf", [schema[block]])[0]  # the alternative, where there is one, is null
+        for name, described in form["properties"].items():
             row = next(line for line in text.splitlines() if line.startswith(f"| `{block}.{name}` |"))
             assert ("**later**" in row) == ("Not available yet" in described["description"])
             default = described.get("default")
