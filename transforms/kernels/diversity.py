@@ -315,6 +315,8 @@ class _SmallestHashes:
     def load(self, entries: UInts, bins: Ints) -> None:
         """Take over what `settle` and `binned` gave."""
         self.bins = bins
+        if len(entries) == self.keep:
+            self.threshold = entries[-1, _KEY]
         self._insert(entries)
 
     def copy(self) -> _SmallestHashes:
