@@ -31,7 +31,7 @@ import zstandard
 
 from pipeline.errors import UsageError
 
-__all__ = ["LANGUAGES", "Copy", "Draws", "Language", "SampleTruth", "init", "write_samples"]
+__all__ = ["LANGUAGES", "Copy", "Draws", "Language", "SampleTruth", "init", "write_rows", "write_samples"]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -460,9 +460,7 @@ def write_samples(directory: Path, *, seed: int = 7, documents: int = 600) -> Sa
     }
     for name, parts in shards.items():
         for number, rows in enumerate(parts):
-            path = directory / "shards" / name.format(f"{number:05d}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_rows(path, rows)
+            write_rows(directory / "shards" / name.format(f"{number:05d}"), rows)
     return SampleTruth(documents=counts, **truth)
 
 
@@ -619,18 +617,19 @@ def _dealt(rows: Sequence[Row], shards: int) -> list[Sequence[Row]]:
     return [rows[shard * len(rows) // shards : (shard + 1) * len(rows) // shards] for shard in range(shards)]
 
 
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows in the format and compression that the file's name says."""
+def write_rows(path: Path, rows: Sequence[Row], *, row_group: int = 24) -> None:
+    """Write rows in the format and compression that the file's name says; equal rows give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         # Small row groups, because real shards have many.
-        pq.write_table(pa.Table.from_pylist(list(rows)), path, compression="zstd", row_group_size=24)
-    elif path.name.endswith(".csv.gz"):
-        # No time in the header: the same rows give the same bytes.
-        path.write_bytes(gzip.compress(_csv(rows), mtime=0))
-    elif path.name.endswith(".zst"):
-        path.write_bytes(zstandard.compress(_json_lines(rows)))
-    else:
-        path.write_bytes(_json_lines(rows))
+        pq.write_table(pa.Table.from_pylist(list(rows)), path, compression="zstd", row_group_size=row_group)
+        return
+    data = _csv(rows) if ".csv" in path.suffixes else _json_lines(rows)
+    if path.suffix == ".gz":
+        data = gzip.compress(data, mtime=0)
+    elif path.suffix == ".zst":
+        data = zstandard.compress(data)
+    path.write_bytes(data)
 
 
 def _csv(rows: Sequence[Row]) -> bytes:
