@@ -357,8 +357,10 @@ def test_a_file_that_cannot_be_read(folder: Folder) -> None:
 def test_variables_are_filled(folder: Folder) -> None:
     tree = changed("sources.0.files", ["${ROOT}/a-${N:-1}.parquet", "${EMPTY:-x}$$/$${ROOT}"])
     tree["seed"] = "${SEED:-3}"
+    tree["sources"][0]["license"] = "$${LICENSE}"
     config = folder.load(tree, ROOT="/data", EMPTY="")
     assert config.sources[0].files == ("/data/a-1.parquet", str(folder.path / "x$$/${ROOT}"))
+    assert config.sources[0].license == "${LICENSE}"
     assert config.seed == 3
     assert folder.load(tree, ROOT="/data", SEED="9").seed == 9
     assert folder.load(config.resolved()) == config
