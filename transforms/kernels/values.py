@@ -1,0 +1,256 @@
+"""Arrow columns of any type to text: documents as they are, metadata by one rule for every file format.
+
+Metadata becomes text so: strings stay, with U+FFFD for every byte or surrogate that is not UTF-8; integers are decimal;
+booleans are `true` and `false`; a floating-point number that is whole (below 2**53) is written as an integer, because
+tables with gaps turn integers into floats, others in the shortest form that reads back the same; NaN is null; dates and
+times are ISO 8601; nested values are compact JSON with sorted keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.kernels.columns import Join, Messages, TextColumn
+from transforms.kernels.hashing import byte_spans
+from transforms.kernels.text import valid_utf8
+
+__all__ = [
+    "Documents",
+    "as_count",
+    "as_text",
+    "compact_json",
+    "compose",
+    "first_problem",
+    "scrub",
+    "utf8_problem",
+]
+
+Documents = tuple[pa.Array, pa.Array | None]
+"""Text as large_binary, not yet known to be UTF-8, and what is wrong with each value, if anything is."""
+
+LARGEST_EXACT = 2.0**53
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_SHOWN = 40  # characters of a value in a problem
+_ROLE = ("role", "from")
+_CONTENT = ("content", "value")
+
+
+def compose(column: TextColumn, names: list[str], values: list[pa.Array]) -> Documents:
+    """The documents that the text columns of a batch make."""
+    if isinstance(column, Messages):
+        return _conversations(column, names[0], values[0])
+    parts = [_documents(name, array) for name, array in zip(names, values, strict=True)]
+    if not isinstance(column, Join):
+        return parts[0]
+    problem = None
+    for _, wrong in parts:
+        problem = first_problem(problem, wrong)
+    filled = [_null_where(pc.equal(pc.binary_length(part), 0), part) for part, _ in parts]
+    return reduce(lambda text, part: _joined(text, part, column.separator), filled), problem
+
+
+def first_problem(first: pa.Array | None, second: pa.Array | None) -> pa.Array | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return pc.coalesce(first, second)
+
+
+def utf8_problem(name: str, value: bytes) -> str:
+    """What is wrong with bytes that are not UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return f"{name} is not valid UTF-8 (byte 0x{value[error.start]:02x} at offset {error.start})"
+    raise ValueError(f"{name} is valid UTF-8; ask only about values that are not")
+
+
+def scrub(value: str) -> str:
+    """The same without surrogates, which no UTF-8 can hold."""
+    return _SURROGATES.sub("\ufffd", value)
+
+
+def as_text(values: pa.Array) -> pa.Array:
+    """Any column as valid strings, by the rule above."""
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return as_text(values.storage)
+    if pt.is_null(kind):
+        return pa.nulls(len(values), pa.string())
+    if pt.is_dictionary(kind):
+        return as_text(values.dictionary_decode())
+    if _is_bytes(kind):
+        return _repaired(values.cast(pa.large_binary()))
+    if pt.is_floating(kind):
+        return _floats(values)
+    if pt.is_timestamp(kind):
+        return _timestamps(values)
+    if pt.is_nested(kind):
+        return pa.array([None if value is None else compact_json(value) for value in _plain(values)], pa.string())
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+
+
+def as_count(values: pa.Array) -> pa.Array:
+    """Any column as int64; null where a value is not a count."""
+    texts = as_text(values)
+    digits = pc.match_substring_regex(texts, "^[0-9]{1,18}$")
+    return pc.if_else(digits, texts, pa.scalar(None, pa.string())).cast(pa.int64())
+
+
+def compact_json(value: Any) -> str:
+    return scrub(json.dumps(_finite(value), ensure_ascii=False, sort_keys=True, separators=(",", ":")))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinities."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return value
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_binary, pt.is_large_binary)
+    return any(test(kind) for test in tests) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind)
+
+
+def _joined(first: pa.Array, second: pa.Array, separator: str) -> pa.Array:
+    """Both with the separator between, or the one that is there. (Arrow's null_handling="skip" loses all-null rows.)"""
+    between = pa.scalar(separator.encode(), pa.large_binary())
+    return pc.coalesce(pc.binary_join_element_wise(first, second, between), first, second)
+
+
+def _null_where(mask: pa.Array, values: pa.Array) -> pa.Array:
+    return pc.if_else(mask, pa.scalar(None, values.type), values)
+
+
+def _repaired(values: pa.Array) -> pa.Array:
+    valid = valid_utf8(values)
+    if not valid.all():
+        broken = [scrub(value.decode(errors="surrogateescape")).encode() for value in values.filter(~valid).to_pylist()]
+        values = pc.replace_with_mask(values, pa.array(~valid), pa.array(broken, pa.large_binary()))
+    return values.view(pa.large_string()).cast(pa.string())
+
+
+def _floats(values: pa.Array) -> pa.Array:
+    wide = values.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(wide), wide), pc.less(pc.abs(wide), LARGEST_EXACT))
+    texts = pc.if_else(whole, wide.cast(pa.int64(), safe=False).cast(pa.string()), values.cast(pa.string()))
+    return _null_where(pc.is_nan(wide), texts)
+
+
+def _timestamps(values: pa.Array) -> pa.Array:
+    # The cast of a zoned timestamp needs a time zone database; its instant does not.
+    naive = values.view(pa.timestamp(values.type.unit)).cast(pa.string())
+    texts = pc.replace_substring_regex(naive, r"^([-0-9]+) ([:0-9]+)(\.[0-9]*[1-9])?\.?0*$", r"\1T\2\3")
+    return texts if values.type.tz is None else pc.binary_join_element_wise(texts, pa.scalar("Z"), "")
+
+
+def _plain(values: pa.Array) -> list[Any]:
+    """A column as what JSON can hold. (`to_pylist` stumbles over broken UTF-8 and nanoseconds.)"""
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return _plain(values.storage)
+    if pt.is_dictionary(kind):
+        return _plain(values.dictionary_decode())
+    if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind):
+        return list(values.to_pylist())
+    present = values.is_valid().to_pylist()
+    if pt.is_struct(kind):
+        names = [kind.field(index).name for index in range(kind.num_fields)]
+        members = zip(*(_plain(pc.struct_field(values, [index])) for index in range(len(names))), strict=True)
+        rows = [dict(zip(names, row, strict=True)) for row in members] if names else [{} for _ in present]
+        return [row if there else None for row, there in zip(rows, present, strict=True)]
+    if pt.is_map(kind):
+        values = values.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+        kind = values.type
+    if pt.is_nested(kind):
+        items = iter(_plain(values.flatten()))
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_pylist()
+        lists = [[next(items) for _ in range(length)] for length in lengths]
+        return [value if there else None for value, there in zip(lists, present, strict=True)]
+    return list(as_text(values).to_pylist())
+
+
+def _documents(name: str, values: pa.Array) -> Documents:
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return _documents(name, values.storage)
+    if pt.is_dictionary(kind):
+        return _documents(name, values.dictionary_decode())
+    if pt.is_null(kind):
+        return pa.nulls(len(values), pa.large_binary()), None
+    if _is_bytes(kind):
+        return values.cast(pa.large_binary()), None
+    return _refused(name, values, "a string")
+
+
+def _refused(name: str, values: pa.Array, expected: str) -> Documents:
+    """Every value that is there is of the wrong type."""
+    kind = values.type
+    if pt.is_nested(kind):
+        what = "an object" if pt.is_struct(kind) or pt.is_map(kind) else "a list"
+        problem = pa.array([f"{name} is {what}, expected {expected}"] * len(values), pa.string())
+    else:
+        what = "a number" if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) else f"a {kind}"
+        shown = pc.fill_null(pc.utf8_slice_codeunits(as_text(values), 0, _SHOWN), "nan")
+        problem = pc.binary_join_element_wise(f"{name} is {what} (", shown, f"), expected {expected}", "")
+    return pa.nulls(len(values), pa.large_binary()), _null_where(values.is_null(), problem)
+
+
+def _conversations(column: Messages, name: str, values: pa.Array) -> Documents:
+    kind = values.type
+    if pt.is_null(kind):
+        return pa.nulls(len(values), pa.large_binary()), None
+    parts = _message_parts(values)
+    if parts is None:
+        return _refused(name, values, "a list of messages with role and content as strings")
+    role, content = parts
+    chosen = pc.greater(pc.fill_null(pc.binary_length(content), 0), 0)
+    if column.count:
+        counted = pa.array([word.encode() for word in column.count], pa.large_binary())
+        chosen = pc.and_(chosen, pc.is_in(role, counted))
+    mask = chosen.to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    owner = np.repeat(np.arange(len(values)), lengths)[mask]
+    lines = _joined(role.filter(chosen), content.filter(chosen), ": ")
+    # Every line but a conversation's first brings its newline along, so a conversation is one run of the buffer.
+    leads = pc.if_else(pa.array(np.diff(owner, prepend=-1) > 0), b"", b"\n").cast(pa.large_binary())
+    lines = pc.binary_join_element_wise(leads, lines, pa.scalar(b"", pa.large_binary()))
+    data, starts, stops = byte_spans(lines)
+    bounds = np.append(starts, stops[-1:] if len(stops) else [0])
+    offsets = bounds[np.searchsorted(owner, np.arange(len(values) + 1))]
+    texts = pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return (_null_where(values.is_null(), texts) if values.null_count else texts), None
+
+
+def _message_parts(values: pa.Array) -> tuple[pa.Array, pa.Array] | None:
+    """Role and content of all messages in a row, or None if the type cannot hold messages."""
+    kind = values.type
+    if not pt.is_nested(kind) or pt.is_struct(kind) or pt.is_map(kind) or not pt.is_struct(kind.value_type):
+        return None
+    messages = values.flatten()
+    parts = []
+    for spellings in (_ROLE, _CONTENT):
+        part = pa.nulls(len(messages), pa.large_binary())
+        for spelling in spellings:
+            if messages.type.get_field_index(spelling) >= 0:
+                found, wrong = _documents(spelling, pc.struct_field(messages, [spelling]))
+                if wrong is not None:
+                    return None
+                part = pc.coalesce(part, found)
+        parts.append(part)
+    return parts[0], parts[1]
