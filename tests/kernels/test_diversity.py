@@ -299,6 +299,18 @@ def test_distinct_counts_err_by_one_over_sqrt_of_the_table(
     assert 0.1 * sigma < errors[name].std() < 1.4 * sigma
 
 
+def test_distinct_counts_are_unbiased_even_in_a_tiny_table() -> None:
+    ids = np.arange(500, dtype=np.uint64)
+    offsets = np.array([0, len(ids)], np.int64)
+    estimates = []
+    for seed in range(400):
+        accumulator = Accumulator.zero(TINY)
+        accumulator.add(Words(scattered(np.tile(ids, 2), seed), 2 * offsets, 2 * offsets[1:]))
+        estimates.append(by_name(accumulator)["types"].value)
+    # Seven sampled words: a spread of 1 / sqrt(6) each. Counting the one that closes the table would add a seventh.
+    assert abs(np.mean(estimates) / 500 - 1) < 4 / math.sqrt(6 * 400)
+
+
 @pytest.mark.parametrize(
     ("name", "sigma"),
     # f1 words of V leave 1024 * f1 / V in the sample. The bins do far better than sqrt(2 / 1024), unless two frequent
