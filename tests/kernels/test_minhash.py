@@ -201,6 +201,15 @@ def test_sets_are_sorted_and_unique_per_document(documents: list[list[int]], rep
     assert np.array_equal(shingles.hashes, before)
 
 
+def test_batches_of_no_documents() -> None:
+    words = words_of([])
+    shingles = shingle_hashes(words, 5)
+    found, n_shingles = signatures(words, MinHashParams())
+    assert (found.shape, n_shingles.shape) == ((0, 128), (0,))
+    assert band_hashes(found, Bands(18, 7)).shape == (0, 18)
+    assert shingles.offsets.tolist() == sorted_sets(shingles).offsets.tolist() == [0]
+
+
 def test_what_is_stored_never_changes() -> None:
     found, _ = signatures(
         words_of(["It was a bright cold day in April, and the clocks were striking."]), MinHashParams()

@@ -235,8 +235,11 @@ def test_a_buffer_without_padding_is_not_read_beyond_its_end() -> None:
         assert_words(split_words(array), [backing[:size].decode()])
 
 
-@given(st.lists(st.binary(max_size=80), min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None)
+BROKEN = st.lists(st.sampled_from([b"0", b" ", b"\xe4", b"\xb8", b"\xf0", b"\xc2", b"\xa0", b"\xe0\x80", b"\xff"]))
+
+
+@given(st.lists(st.binary(max_size=80) | BROKEN.map(b"".join), min_size=1, max_size=5))
+@settings(max_examples=500, deadline=None)
 def test_malformed_text_gives_some_words_within_bounds(documents: list[bytes]) -> None:
     offsets = pa.py_buffer(np.cumsum([0, *map(len, documents)]).astype(np.int32))
     array = pa.Array.from_buffers(pa.string(), len(documents), [None, offsets, pa.py_buffer(b"".join(documents))])

@@ -317,24 +317,25 @@ def _decode_run(
             position += length
             fresh = 1
             entry = np.int64(pages[index[character >> _PAGE_SHIFT], character & _PAGE_MASK])
-            kind = entry & _CLASS_MASK
+            # Malformed text may end inside a character. It must not be a word: no room is allotted for one so short.
+            kind = entry & _CLASS_MASK if position <= stop else np.int64(OTHER)
             if kind == EXPANSION:
                 expansion, pending = entry >> (CLASS_BITS + LENGTH_BITS), entry >> CLASS_BITS & _LENGTH_MASK
                 continue
             spelled = (following & (_ONE << np.uint64(8 * length)) - _ONE) + np.uint64(entry >> CLASS_BITS)
 
-        if kind != SPACED or word != SPACED:
-            if kind != MARK or word == OTHER:
-                if word != OTHER:
-                    hashes[np.uint64(n_words)] = _word_hash(state, lane, filled)
-                    n_words += 1
-                    n_counted += _counts(characters)
-                    state, lane, filled = _WORD_SEED, _ZERO, 0
-                    characters = 0
-                word = SPACED if kind == MARK else kind
-                if kind <= SPACE:
-                    word = OTHER
-                    continue
+        continues = (kind == SPACED and word == SPACED) or (kind == MARK and word != OTHER)
+        if not continues:
+            if word != OTHER:
+                hashes[np.uint64(n_words)] = _word_hash(state, lane, filled)
+                n_words += 1
+                n_counted += _counts(characters)
+                state, lane, filled = _WORD_SEED, _ZERO, 0
+                characters = 0
+            word = SPACED if kind == MARK else kind
+            if kind <= SPACE:
+                word = OTHER
+                continue
         characters += fresh
         fresh = 0
 
