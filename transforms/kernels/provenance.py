@@ -1,0 +1,362 @@
+"""What each document is, from everything that is known about where it comes from.
+
+Facts about origin are *assertions*. They combine by a fixed rule over the set of them, so neither their order nor
+their number matters. Only custody proves: no label, date or other metadata ever says more than `human`, and what is
+merely detected in a text only demotes. All that was asserted stays with the document as evidence.
+
+Documents of one split share a few combinations of label, generator, marks and custody, so each combination is decided
+once and its answer taken back to the documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+from numpy.typing import NDArray
+
+from transforms.kernels.artefacts import recognisers_in
+from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Provenance
+
+__all__ = ["Assertion", "SourceRules", "Strength", "Tags", "combine", "covered", "leaf_array", "tag"]
+
+
+class Strength(IntEnum):
+    """How far a piece of evidence reaches, strongest first."""
+
+    PROOF = 0
+    DECLARED = 1
+    DETECTED = 2
+    HEURISTIC = 3
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """That a document has some provenance, how strongly, and whether its own row or its whole source says so."""
+
+    provenance: Provenance
+    strength: Strength
+    of_row: bool = False
+
+
+_CUSTODY = Assertion(Provenance.HUMAN_VERIFIED, Strength.PROOF, of_row=True)
+_MARKS = Assertion(Provenance.AI_ASSISTED, Strength.DETECTED, of_row=True)
+_NOT_HUMAN = frozenset({Provenance.AI_ASSISTED, Provenance.SYNTHETIC})
+
+
+def combine(assertions: frozenset[Assertion]) -> Provenance:
+    """The provenance that a set of assertions amounts to.
+
+    Custody wins. Then a source that is synthetic as a whole; then what the row declares, where human against
+    synthetic is disputed and assistance beats human; then what the source is believed to be. Detection turns human
+    and unknown into what it detected; heuristics change nothing.
+    """
+    if _CUSTODY in assertions:
+        return Provenance.HUMAN_VERIFIED
+    declared = _declared(assertions)
+    detected = {a.provenance for a in assertions if a.strength == Strength.DETECTED} & _NOT_HUMAN
+    if detected and declared in (Provenance.HUMAN, Provenance.UNKNOWN):
+        return max(detected)
+    return declared
+
+
+def _declared(assertions: frozenset[Assertion]) -> Provenance:
+    by_row = {a.provenance for a in assertions if a.strength == Strength.DECLARED and a.of_row}
+    by_source = {a.provenance for a in assertions if a.strength == Strength.DECLARED and not a.of_row}
+    if Provenance.SYNTHETIC in by_source:
+        return Provenance.SYNTHETIC
+    said = by_row or by_source
+    if {Provenance.HUMAN, Provenance.SYNTHETIC} <= said:
+        return Provenance.DISPUTED
+    for provenance in (Provenance.SYNTHETIC, Provenance.AI_ASSISTED, Provenance.HUMAN):
+        if provenance in said:
+            return provenance
+    return Provenance.UNKNOWN
+
+
+def is_contested(assertions: frozenset[Assertion]) -> bool:
+    """Whether something says that a document under custody is not human."""
+    against = any(a.provenance in _NOT_HUMAN and a.strength != Strength.HEURISTIC for a in assertions)
+    return _CUSTODY in assertions and against
+
+
+_BELIEFS = ("human", "ai_assisted", "unknown")
+_LABELS = (*_BELIEFS, "synthetic")
+_KINDS = ("generated", "rephrase")
+
+
+@dataclass(frozen=True)
+class SourceRules:
+    """What the config says about the origin of one source's documents."""
+
+    source: str
+    declare: str = "unknown"
+    synthetic_generator: str | None = None
+    synthetic_kind: str | None = None
+    """Given together with `synthetic_generator`, or alone: either makes the whole source synthetic."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Values of the label column and the provenance that each declares."""
+    license: str | None = None
+    """Of rows that carry none of their own; a licence is never evidence of origin."""
+
+    def __post_init__(self) -> None:
+        if self.declare not in _BELIEFS:
+            raise ValueError(
+                f"source {self.source!r} declares {self.declare!r}; a belief is one of {', '.join(_BELIEFS)}. "
+                "Only custody makes text human_verified; whole synthetic sources say `synthetic`"
+            )
+        for value, provenance in self.labels:
+            if provenance not in _LABELS:
+                raise ValueError(
+                    f"label {value!r} of source {self.source!r} stands for {provenance!r}; "
+                    f"a label can stand for {', '.join(_LABELS)}"
+                )
+        if self.synthetic_kind is not None and self.synthetic_kind not in _KINDS:
+            raise ValueError(
+                f"source {self.source!r} is synthetic of kind {self.synthetic_kind!r}; "
+                f"the kinds are {', '.join(_KINDS)}"
+            )
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.synthetic_generator is not None or self.synthetic_kind is not None
+
+
+@dataclass(frozen=True)
+class Tags:
+    """One row per document."""
+
+    provenance: NDArray[np.uint8]
+    before_demotion: NDArray[np.uint8]  # as it would be had nothing been detected; keep order goes by it
+    contested: NDArray[np.bool_]  # under custody, yet something says it is not human
+    generator: pa.StringArray  # of synthetic documents where it is known, else null
+    kind: pa.StringArray  # rephrase | generated for synthetic documents, else null
+    evidence: pa.ListArray
+
+
+def tag(
+    facts: pa.RecordBatch | pa.Table,
+    covered: NDArray[np.bool_] | None,
+    custody_detail: str | None,
+    rules: SourceRules,
+) -> Tags:
+    """Tags for the documents of one shard, from their columns `label`, `generator` and `artefacts`.
+
+    `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what.
+    """
+    columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "artefacts")]
+    held = np.zeros(facts.num_rows, bool) if covered is None else covered
+    codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64)]
+    combinations, of_document = _distinct(codes, [len(column.dictionary) for column in columns] + [2])
+    values = [column.dictionary.to_pylist() for column in columns]
+    verdicts = [
+        _decide(values[0][label], values[1][generator], values[2][bits] or 0, bool(proof), custody_detail, rules)
+        for label, generator, bits, proof in combinations.T.tolist()
+    ]
+
+    def spread(field: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([getattr(verdict, field) for verdict in verdicts], kind).take(pa.array(of_document))
+
+    def spread_numbers(field: str, dtype: Any) -> NDArray[Any]:
+        return np.array([getattr(verdict, field) for verdict in verdicts], dtype)[of_document]
+
+    return Tags(
+        spread_numbers("provenance", np.uint8),
+        spread_numbers("before_demotion", np.uint8),
+        spread_numbers("contested", np.bool_),
+        spread("generator", pa.string()),
+        spread("kind", pa.string()),
+        spread("evidence", EVIDENCE),
+    )
+
+
+def _dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """The column with a code for each distinct value, null among them."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pc.dictionary_encode(array, null_encoding="encode")
+
+
+def _distinct(codes: list[NDArray[Any]], sizes: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The combinations of codes that occur, one a column, and which of them each document has."""
+    occurring = np.zeros((0, 1 if len(codes[0]) else 0), np.int64)
+    of_document = np.zeros(len(codes[0]), np.int64)
+    for code, size in zip(codes, sizes, strict=True):
+        # Renumbered after every step, so that the keys stay far below 2^63 whatever the sizes.
+        keys, of_document = np.unique(of_document * size + code, return_inverse=True)
+        occurring = np.vstack([occurring[:, keys // max(size, 1)], keys % max(size, 1)])
+    return occurring, of_document
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    provenance: Provenance
+    before_demotion: Provenance
+    contested: bool
+    generator: str | None
+    kind: str | None
+    evidence: list[dict[str, str]]
+
+
+_NO_GENERATOR = frozenset({"", "none"})
+_HUMAN_GENERATOR = "human"
+
+
+class _Findings:
+    """Collects what is said about one combination, as assertions and as evidence."""
+
+    def __init__(self) -> None:
+        self.assertions: set[Assertion] = set()
+        self._evidence: list[tuple[Strength, str, str, str]] = []
+
+    def note(self, strength: Strength, kind: str, rule: str, detail: str) -> None:
+        self._evidence.append((strength, kind, rule, detail))
+
+    def declare(self, provenance: Provenance, of_row: bool, kind: str, rule: str, detail: str) -> None:
+        self.assertions.add(Assertion(provenance, Strength.DECLARED, of_row))
+        self.note(Strength.DECLARED, kind, rule, detail)
+
+    @property
+    def evidence(self) -> list[dict[str, str]]:
+        return [
+            {"kind": kind, "rule": rule, "strength": strength.label, "detail": detail}
+            for strength, kind, rule, detail in sorted(self._evidence)
+        ]
+
+
+def _decide(
+    label: str | None,
+    generator: str | None,
+    artefacts: int,
+    in_custody: bool,
+    custody_detail: str | None,
+    rules: SourceRules,
+) -> _Verdict:
+    found = _Findings()
+    if in_custody:
+        found.assertions.add(_CUSTODY)
+        found.note(Strength.PROOF, "custody", f"sources.{rules.source}.custody", custody_detail or "")
+    if rules.is_synthetic:
+        detail = f"{rules.synthetic_kind or _KINDS[0]} by {rules.synthetic_generator or 'an unnamed generator'}"
+        found.declare(Provenance.SYNTHETIC, False, "source", f"sources.{rules.source}.synthetic", detail)
+    if rules.declare != "unknown":
+        belief = Provenance.from_label(rules.declare)
+        found.declare(belief, False, "source", f"sources.{rules.source}.declare", rules.declare)
+    named = _read_generator(generator, rules, found)
+    _read_label(label, rules, found)
+    _read_artefacts(artefacts, found)
+
+    assertions = frozenset(found.assertions)
+    provenance = combine(assertions)
+    is_synthetic = provenance == Provenance.SYNTHETIC
+    kind = (rules.synthetic_kind or _KINDS[0]) if rules.is_synthetic else _KINDS[0]
+    return _Verdict(
+        provenance=provenance,
+        before_demotion=combine(frozenset(a for a in assertions if a.strength != Strength.DETECTED)),
+        contested=is_contested(assertions),
+        generator=(rules.synthetic_generator or named) if is_synthetic else None,
+        kind=kind if is_synthetic else None,
+        evidence=found.evidence,
+    )
+
+
+def _read_generator(generator: str | None, rules: SourceRules, found: _Findings) -> str | None:
+    """The model that the row names, if it names one."""
+    said = (generator or "").strip()
+    if said.lower() in _NO_GENERATOR:
+        return None
+    is_human = said.lower() == _HUMAN_GENERATOR
+    provenance = Provenance.HUMAN if is_human else Provenance.SYNTHETIC
+    found.declare(provenance, True, "generator", f"sources.{rules.source}.columns.generator", said)
+    return None if is_human else said
+
+
+def _read_label(label: str | None, rules: SourceRules, found: _Findings) -> None:
+    # A label column whose values nobody explained asserts nothing: in some data sets 1 is human, in others 0.
+    if label is None or not rules.labels:
+        return
+    rule = f"sources.{rules.source}.labels"
+    meaning = dict(rules.labels).get(label)
+    if meaning is None:
+        found.note(Strength.HEURISTIC, "label", rule, f"{label} stands for nothing")
+        return
+    found.declare(Provenance.from_label(meaning), True, "label", rule, f"{label} stands for {meaning}")
+
+
+def _read_artefacts(bits: int, found: _Findings) -> None:
+    fired = recognisers_in(bits)
+    # One mark can be a quotation or a copied link; marks of two causes support each other.
+    corroborated = len({recogniser.kind for recogniser in fired}) >= 2
+    if corroborated:
+        found.assertions.add(_MARKS)
+    for recogniser in fired:
+        strength = Strength.DETECTED if corroborated else Strength.HEURISTIC
+        found.note(strength, "artefact", recogniser.name, recogniser.kind)
+
+
+def leaf_array(data: bytes) -> NDArray[np.uint8]:
+    """A custody leaf list as it stands in its file: whole sha256 digests, one after another, in rising order."""
+    if len(data) % DIGEST_BYTES:
+        raise ValueError(
+            f"a leaf list is a whole number of {DIGEST_BYTES}-byte digests; {len(data)} bytes is not: it was cut short"
+        )
+    leaves = np.frombuffer(data, np.uint8).reshape(-1, DIGEST_BYTES)
+    if not _is_sorted(leaves):
+        raise ValueError("the digests of a leaf list stand in rising order; these do not: write the list anew")
+    return leaves
+
+
+def covered(digests: NDArray[np.uint8], leaves: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of the digests (n, 32) are among the sorted leaves (m, 32)."""
+    for name, array in (("digests", digests), ("leaves", leaves)):
+        if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != DIGEST_BYTES:
+            raise ValueError(
+                f"{name} must be uint8 of shape (rows, {DIGEST_BYTES}), got {array.dtype} of {array.shape}"
+            )
+    found = np.empty(len(digests), bool)
+    _search(_read_only(digests), _read_only(leaves), found)
+    return found
+
+
+def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A contiguous read-only view: numba compiles once per layout and mutability."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _compare(left, i, right, j):  # type: ignore[no-untyped-def]
+    for k in range(left.shape[1]):
+        if left[i, k] != right[j, k]:
+            return np.int64(left[i, k]) - np.int64(right[j, k])
+    return np.int64(0)
+
+
+@njit(nogil=True, cache=True)
+def _is_sorted(leaves):  # type: ignore[no-untyped-def]
+    for i in range(1, len(leaves)):  # noqa: SIM110  numba compiles no generator expressions
+        if _compare(leaves, i - 1, leaves, i) > 0:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _search(digests, leaves, found):  # type: ignore[no-untyped-def]
+    for i in range(len(digests)):
+        low, high = 0, len(leaves)
+        while low < high:
+            middle = (low + high) // 2
+            if _compare(leaves, middle, digests, i) < 0:
+                low = middle + 1
+            else:
+                high = middle
+        found[i] = low < len(leaves) and _compare(leaves, low, digests, i) == 0
