@@ -190,7 +190,6 @@ def test_the_template_is_a_valid_config() -> None:
 
 
 def test_init_leaves_one_config_and_everything_it_names(tmp_path: Path) -> None:
-    pytest.importorskip("pipeline.attest")
     directory = tmp_path / "new" / "demo"
     summary = init(directory)
     assert [path.name for path in directory.rglob("*.y*ml")] == ["quickstart.yaml"]
@@ -209,7 +208,6 @@ def test_init_leaves_one_config_and_everything_it_names(tmp_path: Path) -> None:
 
 
 def test_init_takes_an_empty_folder_and_refuses_any_other(tmp_path: Path) -> None:
-    pytest.importorskip("pipeline.attest")
     (tmp_path / "empty").mkdir()
     init(tmp_path / "empty")
     before = sorted((tmp_path / "empty").rglob("*"))
@@ -266,7 +264,6 @@ def test_the_corpus_on_disk_is_what_its_truth_says(tmp_path: Path) -> None:
 
 
 def test_a_minimal_config_takes_changes_by_key(tmp_path: Path) -> None:
-    pytest.importorskip("pipeline.attest")
     path = corpus.minimal_config(
         tmp_path, seed=3, mix={"floors": {"human_verified": 0.6}}, sources={"bot": None}, index=None
     )
