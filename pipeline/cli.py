@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,7 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import AnchormixError, UsageError
-
-
-@dataclass
-class Outcome:
-    """What a command has to say: lines for people, numbers for programs."""
-
-    text: str = ""
-    status: str = "ok"
-    exit: int = 0
-    output: str | None = None
-    totals: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
+from pipeline.outcome import Outcome
 
 
 class _Group(click.Group):
@@ -106,13 +94,13 @@ QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 @command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--seed", default=7, show_default=True, help="Of the generated samples.")
-def init(directory: Path, seed: int) -> Outcome:
+def init(directory: Path) -> Outcome:
     """Write a commented config and tiny sample shards to DIRECTORY."""
     from pipeline.samples import init as write_project
 
-    summary = write_project(directory, seed=seed)
-    text = f"{directory}: samples of {summary['documents']:,} documents, a key, a manifest and {summary['config']}.\n"
+    summary = write_project(directory)
+    documents = sum(summary["documents"].values())
+    text = f"{directory}: {documents:,} sample documents, a signing key, a custody manifest and {summary['config']}.\n"
     text += f"Next: anchormix run {summary['config']}"
     return Outcome(text, output=str(directory), totals=summary)
 

@@ -46,8 +46,9 @@ class ReadShard:
     summaries: tuple[Summary, ...]
 
     @cached_property
-    def digest(self) -> str | None:
-        return next((summary.file_digest for summary in self.summaries if summary.file_digest), None)
+    def digest(self) -> str:
+        """sha256 of the file; empty where it could not be read."""
+        return next((summary.file_digest for summary in self.summaries if summary.file_digest), "")
 
     def total(self, what: str) -> int:
         return sum(getattr(summary, what) for summary in self.summaries)
@@ -66,7 +67,7 @@ class Facts:
     @cached_property
     def key(self) -> str:
         """Changes with any shard, and with how shards are split, because addresses count splits."""
-        return fingerprint(*("/".join(split.facts.rsplit("/", 2)[1:]) for split in self.splits))
+        return fingerprint(*(split.facts_name for split in self.splits))
 
     @cached_property
     def weight(self) -> int:
@@ -324,6 +325,8 @@ class IndexBuilder:
         )
         self.runner.run("fates", facts.weight, graphs.fates(tasks, transform))
         parts = sorted((json.loads(part) for part in gathered(report)), key=lambda part: int(part["partition"]))
+        for part, split in zip(parts, facts.splits, strict=True):
+            part["facts"] = split.facts_name
         done = {"parts": parts}
         self.index.finish_layer("fates", key, done)
         files.remove_tree(files.join(self.scratch, "fates"))

@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.config import Config
+from pipeline.custody import Custody
 from pipeline.errors import UsageError
 from pipeline.layers import Indexed
+from transforms import files
 
 SUCCESS = "_SUCCESS"
 _STAGING = ".staging-"
@@ -128,7 +130,7 @@ def write_inputs(folder: Path, indexed: Indexed) -> None:
             {
                 "source": shard.shard.source,
                 "shard": shard.shard.name,
-                "sha256": shard.digest,
+                "sha256": shard.digest or None,
                 "bytes": shard.shard.size,
                 "rows": shard.total("documents"),
                 "documents": shard.total("documents"),
@@ -138,6 +140,24 @@ def write_inputs(folder: Path, indexed: Indexed) -> None:
             }
         )
     pq.write_table(pa.Table.from_pylist(rows, INPUTS_SCHEMA), folder / "inputs.parquet", compression="zstd")
+
+
+def copy_custody(folder: Path, custody: Custody) -> None:
+    """The manifests and leaf lists that verified anything, so that the mix can be checked without its inputs."""
+    for source in custody.sources.values():
+        for manifest in source.manifests:
+            files.write_bytes(str(folder / f"{manifest.digest}.dsse.json"), files.read_bytes(manifest.path))
+            for name, path in manifest.leaf_lists:
+                leaves = folder / f"{manifest.digest}.leaves" / name.rpartition("/")[2]
+                files.write_bytes(str(leaves), files.read_bytes(path))
+
+
+def used_manifests(custody: Custody) -> list[dict[str, Any]]:
+    return [
+        {"source": name, "manifest": used.digest, "key": used.key, "method": used.method, "issuer": used.issuer}
+        for name, source in sorted(custody.sources.items())
+        for used in source.manifests
+    ]
 
 
 def write_diversity(folder: Path, reports: Sequence[bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 
-from pipeline.config import AUTO, Config, Join, Messages, Source
+from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import columns, minhash, mixture
@@ -32,11 +32,11 @@ def column_map(config: Config, source: Source) -> columns.ColumnMap:
     named = source.columns
     text = named.text
     if isinstance(text, Join):
-        read: object = columns.Join(text.join)
+        read: columns.TextColumn = columns.Join(text.join)
     elif isinstance(text, Messages):
         read = columns.Messages(text.messages, text.count or ())
     else:
-        read = _column(text)
+        read = columns.AUTO if isinstance(text, Auto) else text
     return columns.ColumnMap(
         text=read,
         doc_id=_column(named.id),
@@ -45,14 +45,14 @@ def column_map(config: Config, source: Source) -> columns.ColumnMap:
         url=_column(named.url),
         date=_column(named.date),
         generator=_column(named.generator),
-        label=None if named.label is AUTO else named.label,
+        label=None if isinstance(named.label, Auto) else named.label,
         n_tokens=config.tokens.column,
         keep=tuple((kept.name, kept.path) for kept in source.keep),
     )
 
 
-def _column(named: object) -> object:
-    return columns.AUTO if named is AUTO else named
+def _column(named: str | Auto | None) -> columns.Column:
+    return columns.AUTO if isinstance(named, Auto) else named
 
 
 def fate_rules(config: Config) -> FateRules:
@@ -60,7 +60,9 @@ def fate_rules(config: Config) -> FateRules:
         sources={source.name: source_rules(source) for source in config.sources},
         priorities={source.name: source.priority for source in config.sources},
         exclusions=tuple(
-            Exclusion(rule.reason, rule.source, rule.generator, tuple(rule.ids or ()), tuple(rule.doc_ids or ()))
+            Exclusion(
+                rule.reason or "excluded", rule.source, rule.generator, tuple(rule.ids or ()), tuple(rule.doc_ids or ())
+            )
             for rule in config.exclude
         ),
     )

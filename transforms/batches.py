@@ -41,6 +41,11 @@ class Split:
     facts: str  # path of the facts sidecar
     whole: bool  # also digests the file: true for the first split of each shard
 
+    @property
+    def facts_name(self) -> str:
+        """Where its facts are inside any index: shard key and row groups."""
+        return "/".join(self.facts.removesuffix(".parquet").rsplit("/", 2)[1:])
+
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
 

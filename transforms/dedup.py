@@ -34,10 +34,19 @@ from transforms.batches import (
 )
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import dedup, minhash
-from transforms.kernels.records import FileFormat, read_texts_at
+from transforms.kernels.records import read_texts_at
 from transforms.kernels.schemas import Status
 from transforms.kernels.text import split_words
-from transforms.sidecars import SourceSettings, digest_words, digests_of, fixed_rows, opener, read_facts, write_part
+from transforms.sidecars import (
+    SourceSettings,
+    digest_words,
+    digests_of,
+    file_format,
+    fixed_rows,
+    opener,
+    read_facts,
+    write_part,
+)
 
 EXACT_SCHEMA = pa.schema([pa.field("document", pa.uint64()), pa.field("first", pa.uint64())])
 PAIRS_SCHEMA = pa.schema(
@@ -247,7 +256,7 @@ class _ReadCandidates(beam.DoFn):
         yield from read_texts_at(
             opener(split),
             split.path,
-            FileFormat(split.kind, split.compression),
+            file_format(split),
             self._settings[split.source].columns,
             facts["row"].to_numpy()[places],
             row_groups=split.row_groups,
@@ -286,13 +295,18 @@ class _Verify(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         partition, values = element
+        edges = self._edges(received(values))
+        if edges.num_rows:
+            yield write_part(self._folder, "pairs", partition, edges)
+
+    def _edges(self, bodies: Iterator[bytes]) -> pa.Table:
         pairs: list[list[npt.NDArray[Any]]] = []
         sets: list[list[npt.NDArray[Any]]] = []
-        for body in received(values):
+        for body in bodies:
             (pairs if body[:1] == _PAIRS else sets).append(unpack(body[1:]))
+        if not sets or not pairs:  # no set: every candidate's split has reported that its input changed
+            return PAIRS_SCHEMA.empty_table()
         left, right = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        if not sets:
-            return  # every candidate's split has reported its change; there is nothing to compare
         documents, lengths, hashes = (np.concatenate(column) for column in zip(*sets, strict=True))
         order = np.argsort(documents, kind="stable")
         offsets = np.zeros(len(lengths) + 1, np.int64)
@@ -303,9 +317,7 @@ class _Verify(beam.DoFn):
         left, right, a, b = left[known], right[known], a[known], b[known]
         shared, union = dedup.shared_and_union(a, b, hashes, offsets)
         near = shared * self._threshold.denominator >= self._threshold.numerator * union
-        if near.any():
-            table = pa.table([left[near], right[near], shared[near], union[near]], schema=PAIRS_SCHEMA)
-            yield write_part(self._folder, "pairs", partition, table)
+        return pa.table([left[near], right[near], shared[near], union[near]], schema=PAIRS_SCHEMA)
 
 
 def _find(

@@ -17,7 +17,7 @@ from transforms import counters, files
 from transforms.batches import MAX_DOCUMENT_BYTES, Split
 from transforms.kernels import hashing, minhash, text
 from transforms.kernels.artefacts import artefact_bits
-from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_records
+from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
 from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema
 from transforms.sidecars import (
     SUMMARY_KEY,
@@ -26,6 +26,7 @@ from transforms.sidecars import (
     Summary,
     diversity_path,
     facts_writer,
+    file_format,
     finished_summary,
     fixed_binary,
     opener,
@@ -75,7 +76,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
             for batch in read_records(
                 opener(split),
                 split.path,
-                FileFormat(split.kind, split.compression),
+                file_format(split),
                 settings.columns,
                 row_groups=split.row_groups,
                 first_row=split.first_row,
@@ -114,7 +115,7 @@ def _count(summary: Summary, facts: pa.RecordBatch) -> None:
     summary.empty += int((status == Status.EMPTY).sum())
     summary.words += int(facts["n_words"].to_numpy().sum())
     summary.tokens += int(facts["n_tokens"].to_numpy().sum())
-    summary.bytes += int(facts["n_bytes"].to_numpy().sum())
+    summary.text_bytes += int(facts["n_bytes"].to_numpy().sum())
     bad = np.flatnonzero(status == Status.BAD_RECORD)
     summary.bad_records += len(bad)
     for place in bad[: max(0, _PROBLEMS_KEPT - len(summary.problems))]:

@@ -152,7 +152,7 @@ class Gather(beam.PTransform):
             elements
             | "ToOne" >> beam.Map(_to_one).with_output_types(tuple[int, bytes])
             | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.MapTuple(_write_gathered, path=self.path)
+            | "Write" >> beam.ParDo(_WriteGathered(self.path))
         )
 
 
@@ -160,11 +160,15 @@ def _to_one(element: bytes) -> tuple[int, bytes]:
     return 0, element
 
 
-def _write_gathered(_: int, elements: Iterable[bytes], path: str) -> None:
-    with files.atomic_output(path) as sink:
-        for element in sorted(elements):
-            sink.write(struct.pack("<Q", len(element)))
-            sink.write(element)
+class _WriteGathered(beam.DoFn):
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> None:
+        with files.atomic_output(self._path) as sink:
+            for value in sorted(element[1]):
+                sink.write(struct.pack("<Q", len(value)))
+                sink.write(value)
 
 
 def gathered(path: str) -> list[bytes]:

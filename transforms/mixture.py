@@ -22,10 +22,10 @@ from transforms.batches import Split, groups, pack, unpack
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
 from transforms.kernels.hashing import draws, fingerprint, text_digests
-from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
-from transforms.sidecars import SourceSettings, digests_of, fixed_rows, opener, read_facts
+from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts
 
 CERTIFICATE_KEY = b"anchormix"
 """Footer key of a written shard: what the shard claims of itself."""
@@ -283,7 +283,7 @@ class _SendRows(beam.DoFn):
         yield from read_texts_at(
             opener(split),
             split.path,
-            FileFormat(split.kind, split.compression),
+            file_format(split),
             self._sources[split.source].columns,
             facts["row"].to_numpy()[places],
             row_groups=split.row_groups,

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from transforms import files
 from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, pack, unpack
 from transforms.kernels import diversity, minhash, text
 from transforms.kernels.columns import ColumnMap
+from transforms.kernels.records import FileFormat
 from transforms.kernels.schemas import DIGEST_BYTES, Status, facts_schema
 
 SUMMARY_KEY = b"anchormix"
@@ -50,7 +51,7 @@ class Summary:
     bad_records: int = 0
     words: int = 0
     tokens: int = 0
-    bytes: int = 0
+    text_bytes: int = 0
     labels_seen: int = 0
     file_digest: str | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
@@ -69,6 +70,10 @@ class Summary:
 
 def opener(split: Split) -> Callable[[], Any]:
     return lambda: files.open_input(split.path)
+
+
+def file_format(split: Split) -> FileFormat:
+    return FileFormat(cast(Any, split.kind), cast(Any, split.compression))
 
 
 def finished_summary(path: str) -> Summary | None:
@@ -122,7 +127,7 @@ def read_facts(split: Split, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(source).read(columns=columns, use_threads=False)
 
 
-def bad_file_facts(split: Split, kept: tuple[str, ...], permutations: int, problem: str) -> None:
+def bad_file_facts(split: Split, kept: tuple[str, ...], permutations: int, problem: str) -> Summary:
     """The sidecar of a file that cannot be read: one row that says so, so that it is counted like any other drop."""
     schema = facts_schema(kept, permutations)
     values: dict[str, Any] = {
@@ -142,6 +147,7 @@ def bad_file_facts(split: Split, kept: tuple[str, ...], permutations: int, probl
         writer.write_table(pa.Table.from_arrays(row, schema=schema))
         writer.add_key_value_metadata({SUMMARY_KEY: summary.to_bytes()})
         writer.close()
+    return summary
 
 
 def diversity_path(facts: str) -> str:

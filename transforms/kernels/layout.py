@@ -152,7 +152,7 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
     h = t = size = np.int64(0)
     cut = 0
     cut_h = cut_t = cut_size = np.int64(0)
-    best = -1  # the candidate cut with the least credit, the latest of equals
+    best = -1  # the candidate cut with the least credit
     best_h = best_t = best_size = np.int64(0)
     goal = (size_total + groups - 1) // groups
     for position in range(n):
@@ -161,8 +161,12 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
             grown = size - cut_size
             window = goal >> WINDOW_SHIFT if p > 0 else 0
             may_cut = _at_least(q, human_total - h, p, total - t)
-            # Every later candidate keeps at least the credit of `best`, or the cut could not be backdated.
-            lowest = best < 0 or _at_least(p, t - best_t, q, h - best_h)
+            # Every later candidate keeps at least the credit of `best`, or the cut could not be backdated; of equals
+            # the one nearest to the goal is best.
+            lowest = best < 0 or (
+                _at_least(p, t - best_t, q, h - best_h)
+                and (grown <= goal or not _at_least(q, h - best_h, p, t - best_t))
+            )
             if may_cut and grown >= goal - window and lowest:
                 best, best_h, best_t, best_size = position, h, t, size
             rest = groups - made - 1

@@ -36,7 +36,7 @@ def diagnose(
         )
     if whole == 0:
         return InfeasibleMixture(
-            "there is nothing to mix: no document survived, or no source has a weight above 0",
+            f"there is nothing to mix: no document survived, none measures any {unit}, or all weights are 0",
             available=available,
             missing=1,
             advice="See why documents were dropped in the fates",

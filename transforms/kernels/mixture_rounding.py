@@ -3,8 +3,9 @@
 A stratum is taken as a prefix of its steps: its buckets in order, once per copy. Targets are rounded down to steps,
 then repaired: each move adds or drops one step of one stratum and must lower the summed violation, and their number
 is bounded, so it ends. Then steps are added, lowest level first, until none fits: what is missing to the largest
-total the rules allow is less than one step a stratum. Where single moves get stuck, the steps around the targets
-become a small integer program; its answer counts only if the integers agree.
+total the rules allow is less than one step a stratum. Where single moves get stuck, or documents are so few that one
+step is a good part of the mix, the steps around the targets become a small integer program; its answer counts only
+if the integers agree.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from transforms.kernels.mixture_rules import Bools, Constraint, Objects
 
 SNAP = 1e-7
 """Targets within this part of a step's end mean that end: solvers stop a little short."""
+
+LOSS = 0.05
+"""A tiny mix that rounding makes smaller than its targets by more than this part is searched for a larger one."""
+
+FIRST_BONUS = 1.05
+"""Strata that come first outweigh others of a little more size in the integer program."""
 
 SEARCH_STEPS = 1200
 """Size of the integer program: all steps of a tiny mix, the nearest ones of a large mix."""
@@ -99,9 +106,10 @@ class Selection:
 
     def _look_around(self, stratum: int) -> None:
         count, taken = self.counts[stratum], self.taken[stratum]
-        self._next[stratum] = self._steps.up(stratum, count) if self._allowed[stratum] else count
+        self._next[stratum] = self._steps.up(stratum, count)
         self._previous[stratum] = self._steps.down(stratum, count) if taken else count
-        self._gain[stratum] = float(self._steps.total(stratum, self._next[stratum]) - taken)
+        gain = self._steps.total(stratum, self._next[stratum]) - taken
+        self._gain[stratum] = float(gain) if self._allowed[stratum] else 0.0
         self._loss[stratum] = float(taken - self._steps.total(stratum, self._previous[stratum]))
 
     def move(self, stratum: int, count: int) -> None:
@@ -172,32 +180,36 @@ def settle(
     needed: Bools,
 ) -> Selection | None:
     """Whole steps near `targets` that hold every constraint and take something of `needed`; None if none is found."""
+
+    def finish(counts: Sequence[int]) -> Selection | None:
+        selection = Selection(steps, constraints, counts, allowed)
+        if not selection.repair():
+            return None
+        selection.fill(ratios, first)
+        return selection if selection.taken[needed].sum() > 0 else None
+
     counts = [
         steps.within(s, steps.capacity[s] if target >= steps.capacity[s] * (1 - SNAP) else int(target * (1 + SNAP)))
         for s, target in enumerate(targets.tolist())
     ]
-    start = Selection(steps, constraints, counts, allowed)
-    wanted = list(start.counts)
-    if start.repair():
-        start.fill(ratios, first)
-        if _takes(start, needed):
-            return start
-    found = _search(steps, constraints, wanted, allowed, needed)
-    if found is None:
-        return None
-    answer = Selection(steps, constraints, found, allowed)
-    if not answer.repair():
-        return None
-    answer.fill(ratios, first)
-    return answer if _takes(answer, needed) else None
-
-
-def _takes(selection: Selection, needed: Bools) -> bool:
-    return bool(selection.taken[needed].sum() > 0)
+    near = finish(counts)
+    tiny = sum(count for count, ok in zip(steps.counts, allowed, strict=True) if ok) <= SEARCH_STEPS
+    if near is not None and not (tiny and near.taken.sum() < float(targets.sum()) * (1 - LOSS)):
+        return near
+    found = _search(steps, constraints, counts, allowed, first, needed)
+    searched = None if found is None else finish(found)
+    if near is None or (searched is not None and searched.taken.sum() > near.taken.sum()):
+        return searched
+    return near
 
 
 def _search(
-    steps: Steps, constraints: Sequence[Constraint], counts: Sequence[int], allowed: Bools, needed: Bools
+    steps: Steps,
+    constraints: Sequence[Constraint],
+    counts: Sequence[int],
+    allowed: Bools,
+    first: Bools,
+    needed: Bools,
 ) -> list[int] | None:
     """The largest mix among prefixes near `counts`, by integer programming."""
     from scipy import sparse
@@ -233,13 +245,14 @@ def _search(
         at = np.repeat(np.arange(len(pairs)), 2)
         chain = sparse.csr_array((np.tile([1.0, -1.0], len(pairs)), (at, pairs.ravel())), (len(pairs), len(owner)))
         limits.append(LinearConstraint(chain, lb=0))
-    gains = np.array(sizes, np.float64)
+    gains = np.array(sizes, np.float64) * np.where(first[owner], FIRST_BONUS, 1.0)
     solved = milp(
         -gains / (gains.max() or 1.0),
         integrality=np.ones(len(owner)),
         bounds=Bounds(0, 1),
         constraints=limits,
-        options={"node_limit": 2000},  # a limit on time would make the answer depend on the machine
+        # A limit on time would make the answer depend on the machine.
+        options={"node_limit": 2000, "mip_rel_gap": 0.005},
     )
     if solved.x is None:
         return None

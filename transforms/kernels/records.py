@@ -173,7 +173,7 @@ def peek(
     names = list(_paths_of(_tree(opener, path, fmt)))
     for batch in read_records(opener, path, fmt, columns, batch_rows=n):
         return names, batch
-    return names, parsed_schema(columns.kept).empty_table().combine_chunks().to_batches()[0]
+    return names, pa.RecordBatch.from_pylist([], parsed_schema(columns.kept))
 
 
 def missing_columns(opener: Opener, path: str, fmt: FileFormat, columns: ColumnMap) -> list[MissingColumn]:
@@ -181,8 +181,14 @@ def missing_columns(opener: Opener, path: str, fmt: FileFormat, columns: ColumnM
 
     In JSON lines a column that first appears further down is listed too.
     """
-    tree = _tree(opener, path, fmt)
-    return missing(columns, tree, path) if tree else []
+    found = missing(columns, _tree(opener, path, fmt), path)
+    if found:
+        try:
+            if next(read_records(opener, path, fmt, columns, batch_rows=1), None) is None:
+                return []  # a file without rows misses nothing
+        except MissingColumn:
+            pass
+    return found
 
 
 def _without_compression(path: str) -> tuple[str, Compression]:

@@ -96,7 +96,7 @@ def _group_batches(
 ) -> Iterator[pa.RecordBatch]:
     leaves = sorted(".".join(keys) for keys in located.columns())
     with reading(path, f"row group {index} cannot be read"):
-        rows = _rows_per_batch(group, leaves, limits)
+        rows = _rows_per_batch(group, limits)
         batches = file.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False)
     while True:
         with reading(path, f"row group {index} cannot be read"):
@@ -108,14 +108,14 @@ def _group_batches(
         yield batch
 
 
-def _rows_per_batch(group: Any, leaves: list[str], limits: Limits) -> int:
-    """So many rows that their wanted columns have about `batch_bytes`."""
-    size = 0
-    for column in map(group.column, range(group.num_columns)):
-        name = column.path_in_schema
-        if any(name == leaf or name.startswith(leaf + ".") for leaf in leaves):
-            size += column.total_uncompressed_size
-    return max(1, min(limits.batch_rows, limits.batch_bytes * group.num_rows // max(1, size)))
+def _rows_per_batch(group: Any, limits: Limits) -> int:
+    """So many rows that all their columns have about `batch_bytes`.
+
+    Counting the wanted columns alone would come closer, but pyarrow ends the process when it is asked for the
+    metadata of a column whose size statistics are damaged.
+    """
+    fitting = limits.batch_bytes * group.num_rows // max(1, group.total_byte_size)
+    return int(max(1, min(limits.batch_rows, fitting)))
 
 
 def _extract(batch: pa.RecordBatch, keys: Keys) -> pa.Array:

@@ -1,0 +1,341 @@
+"""The commands that run pipelines, from config to verdict: bring the index up to date, plan, mix, verify, publish."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pipeline import __version__, publish, settings
+from pipeline.cards import write_cards
+from pipeline.config import Config, Rule
+from pipeline.errors import Infeasible, UsageError, VerificationFailed
+from pipeline.index import Index
+from pipeline.layers import IndexBuilder, Indexed, judge_unchanged
+from pipeline.manifest import MixClaims, RuleClaim, SourceAccount, build_manifest, group_columns, write_manifest
+from pipeline.outcome import Outcome
+from pipeline.progress import make_progress
+from pipeline.report import plan_table, verdict_table, write_report
+from pipeline.submit import make_runner
+from pipeline.verify import Verification, audit_mix, verify_mix
+from transforms import files
+from transforms.batches import unpack
+from transforms.exchange import gathered
+from transforms.kernels.hashing import fingerprint
+from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, Stratum, floor_table, plan_mixture
+from transforms.kernels.schemas import Provenance
+from transforms.mixture import Assignments, CountStrata, MixSettings, MixTask, WriteMix
+
+_TABLE_FLOORS = ("0.1", "0.25", "0.5", "0.62", "0.67", "0.8", "1")
+
+
+def run(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str]) -> Outcome:
+    return _mix(config, beam, quiet, command, build=True)
+
+
+def mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str]) -> Outcome:
+    return _mix(config, beam, quiet, command, build=False)
+
+
+def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
+    builder = _builder(config, beam, quiet, build=True)
+    with builder.working():
+        indexed = builder.bring_up_to_date()
+    rebuilt = ", ".join(builder.rebuilt) or "nothing: it was up to date"
+    text = f"index {config.index}: {indexed.facts.documents:,} documents in {len(indexed.facts.shards):,} shards; "
+    text += f"built {rebuilt}.\nNext: anchormix plan, or anchormix mix, with the same config."
+    return Outcome(text, output=config.index, totals=_index_totals(indexed), details={"rebuilt": builder.rebuilt})
+
+
+def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
+    builder = _builder(config, beam, quiet, build=False)
+    with builder.working():
+        indexed = builder.bring_up_to_date()
+        planned = make_plan(config, builder, indexed)
+    table = floor_table(planned.strata, planned.cells, planned.plan.params, planned.floors)
+    sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
+    summary = planned.plan.summary()
+    return Outcome(
+        plan_table(summary, sizes),
+        output=config.index,
+        totals=summary["totals"],
+        details={"plan": summary, "floor_table": sizes},
+    )
+
+
+def _builder(config: Config, beam: Sequence[str], quiet: bool, build: bool) -> IndexBuilder:
+    return IndexBuilder(config, Index(config.index), make_runner(beam, make_progress(quiet)), build)
+
+
+def _index_totals(indexed: Indexed) -> dict[str, int]:
+    shards = indexed.facts.shards
+    names = ("documents", "empty", "bad_records", "tokens", "text_bytes")
+    return {name: sum(shard.total(name) for shard in shards) for name in names} | {"shards": len(shards)}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it was made from."""
+
+    plan: Plan
+    keys: tuple[str, ...]  # of the strata, as workers name them
+    strata: tuple[Stratum, ...]
+    cells: Cells
+
+    @property
+    def floors(self) -> list[Any]:
+        from fractions import Fraction
+
+        return sorted({Fraction(text) for text in _TABLE_FLOORS} | {self.plan.params.human_floor})
+
+
+def make_plan(config: Config, builder: IndexBuilder, indexed: Indexed) -> Planned:
+    """Count what can be chosen, then plan; exit 3 when no mix holds the rules."""
+    from pipeline import graphs
+
+    draw = settings.draw(config)
+    report = files.join(builder.scratch, "totals.report")
+    transform = CountStrata(draw, 16, report, builder.runner.scratch(files.join(builder.scratch, "totals")))
+    tasks = _mix_tasks(indexed)
+    builder.runner.run("plan", indexed.facts.weight, graphs.totals(tasks, transform))
+    parts = sorted((_stratum_part(part) for part in gathered(report)), key=lambda part: part[0])
+    keys = tuple(key for key, _ in parts)
+    columns = [np.concatenate([part[place] for _, part in parts] or [np.empty(0, np.int64)]) for place in range(4)]
+    number = np.repeat(np.arange(len(parts)), [len(part[0]) for _, part in parts])
+    cells = Cells(number, *columns)
+    strata = tuple(_stratum(key, draw.group_columns) for key in keys)
+    try:
+        return Planned(plan_mixture(strata, cells, settings.mixture_params(config)), keys, strata, cells)
+    except InfeasibleMixture as error:
+        raise Infeasible("infeasible", f"mix: {error}", **error.details) from None
+
+
+def _stratum_part(part: bytes) -> tuple[str, list[Any]]:
+    key, *columns = unpack(part)
+    return key.tobytes().decode(), columns
+
+
+def _stratum(key: str, group_columns: Sequence[str]) -> Stratum:
+    source, provenance, generator, kind, *values = json.loads(key)
+    names = [name.removeprefix("keep.") for name in group_columns]
+    return Stratum(source, Provenance(provenance), generator, kind, tuple(zip(names, values, strict=True)))
+
+
+def _mix_tasks(indexed: Indexed) -> list[bytes]:
+    splits = sorted(indexed.facts.splits, key=lambda split: (-split.weight, split.index))
+    return [MixTask(split, indexed.fates.files[split.index]).to_bytes() for split in splits]
+
+
+def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str], build: bool) -> Outcome:
+    started = time.time()
+    standing = publish.published(config.output)
+    builder = _builder(config, beam, quiet, build)
+    with builder.working():
+        indexed = builder.bring_up_to_date()
+        planned = make_plan(config, builder, indexed)
+        digest = _mix_digest(config, indexed, planned)
+        if standing is not None:
+            return _already_published(config, standing, digest)
+        with publish.staging(config.output, builder.run_id) as folder:
+            written = _write(config, builder, indexed, planned, digest, folder)
+            publish.write_inputs(folder, indexed)
+            publish.copy_custody(folder / "custody", indexed.custody)
+            publish.write_config(folder, config)
+            claims = make_claims(config, indexed, planned, digest)
+            audits = audit_mix(
+                folder,
+                claims.measure,
+                config.mix.human_floor,
+                group_by=group_columns([*claims.floors, *claims.caps]),
+                recount=config.tokens.column is None,
+            )
+            manifest = build_manifest(claims, audits)
+            write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
+            publish.write_diversity(folder, written.diversity)
+            write_cards(folder, manifest)
+            verification = verify_mix(folder, audits=audits, staged=True)
+            if not verification.passed:
+                raise verification_failed(config.output, verification)
+            _write_run(folder, command, builder, indexed, started)
+            write_report(folder)
+            publish.publish(folder, config.output)
+    text = verdict_table(manifest, verification, planned.plan.summary(), config.output)
+    return Outcome(
+        text,
+        output=config.output,
+        totals=manifest["totals"],
+        details={"plan": digest, "logical_digest": verification.logical_digest, "rebuilt": builder.rebuilt},
+    )
+
+
+@dataclass(frozen=True)
+class Written:
+    shards: list[dict[str, Any]]
+    diversity: list[bytes]
+
+
+def _write(
+    config: Config, builder: IndexBuilder, indexed: Indexed, planned: Planned, digest: str, folder: Path
+) -> Written:
+    from pipeline import graphs
+
+    plan_path = files.join(builder.scratch, "plan")
+    assign = planned.plan.assign
+    assignments = Assignments(
+        planned.keys,
+        *(np.asarray(column, np.int64) for column in (assign.stratum, assign.bucket, assign.copy, assign.shard)),
+    )
+    files.write_bytes(plan_path, assignments.to_bytes())
+    report = files.join(builder.scratch, "mix.report")
+    statistics = files.join(builder.scratch, "diversity.report")
+    transform = WriteMix(
+        sources=settings.source_settings(config),
+        draw=settings.draw(config),
+        settings=MixSettings(
+            measure=config.mix.measure,
+            floor=config.mix.human_floor,
+            row_group=config.mix.row_group,
+            shards=planned.plan.n_shards,
+            kept=config.kept_columns,
+            plan_digest=digest,
+            config_digest=config.meaning_digest(),
+            licenses={source.name: source.license for source in config.sources},
+        ),
+        plan=plan_path,
+        staging=str(folder),
+        report=report,
+        scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
+    )
+    tasks = _mix_tasks(indexed)
+    splits = indexed.facts.tasks()
+    builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, transform, statistics))
+    reports = [json.loads(part) for part in gathered(report)]
+    judge_unchanged(reports)
+    return Written(publish.settle_names(folder, reports), gathered(statistics))
+
+
+def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
+    """Names everything that decides `data/`: the plan, what was read, and what its documents are."""
+    return fingerprint(planned.plan.digest, config.meaning_digest(), indexed.facts.input_digest, indexed.fates.key)
+
+
+def _already_published(config: Config, standing: Mapping[str, Any], digest: str) -> Outcome:
+    if standing.get("plan") != digest:
+        raise UsageError(
+            "output_exists",
+            f"output: {config.output!r} holds a mix with another plan ({standing.get('plan')}; this config and input "
+            f"make {digest}). A published mix is never overwritten: name another `output`.",
+            output=config.output,
+            published=standing.get("plan"),
+            planned=digest,
+        )
+    text = f"{config.output} already holds exactly this mix; nothing to do.\nNext: anchormix verify {config.output}"
+    return Outcome(text, status="unchanged", output=config.output, totals=dict(standing["totals"]))
+
+
+def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str) -> MixClaims:
+    custody = indexed.custody
+    return MixClaims(
+        measure=cast(Any, config.mix.measure),
+        floors=[_claim(rule) for rule in config.mix.floors],
+        caps=[_claim(rule) for rule in config.mix.caps]
+        + [RuleClaim(f"source:{n}", p.max_share) for n, p in sorted(config.mix.sources.items()) if p.max_share],
+        sources=accounts(config, indexed, planned),
+        plan=digest,
+        config_digest=config.meaning_digest(),
+        input_digest=indexed.facts.input_digest,
+        seed=config.seed,
+        as_of=config.as_of.isoformat() if config.as_of else None,
+        code_version=__version__,
+        parent=None,
+        tokens={"counter": "words"} if config.tokens.column is None else {"column": config.tokens.column},
+        size=None if config.mix.size == "max" else int(config.mix.size),
+        epochs=dict(config.mix.epochs),
+        methods={source.name: source.custody.method for source in config.sources if source.custody},
+        custody=publish.used_manifests(custody),
+        notes=[*planned.plan.notes, *custody.warnings],
+    )
+
+
+def _claim(rule: Rule) -> RuleClaim:
+    return RuleClaim(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
+
+
+def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, SourceAccount]:
+    """What became of every document: dropped on the way to the plan, left out by it, or in the mix."""
+    left: dict[str, Counter[str]] = {source.name: Counter() for source in config.sources}
+    capped = {rule.rule.of for rule in planned.plan.rules if rule.kind == "cap" and rule.binds}
+    for outcome in planned.plan.strata:
+        distinct = _distinct_taken(planned, outcome.stratum)
+        missing = outcome.available.documents - distinct
+        if missing:
+            reason = "over_cap" if _in_scope(outcome.stratum, capped) else "not_selected"
+            left[outcome.stratum.source][reason] += missing
+    found: dict[str, SourceAccount] = {}
+    by_source = indexed.fates.by_source
+    for source in config.sources:
+        counts = by_source.get(source.name, Counter())
+        dropped: Counter[str] = Counter()
+        tags: Counter[str] = Counter()
+        for (provenance, fate), documents in counts.items():
+            tags[provenance] += documents
+            if fate != "kept":
+                dropped[fate] += documents
+        bad = sum(s.total("bad_records") for s in indexed.facts.shards if s.shard.source == source.name)
+        total = sum(counts.values())
+        found[source.name] = SourceAccount(total, dict(dropped + left[source.name]), dict(tags), bad)
+    return found
+
+
+def _distinct_taken(planned: Planned, stratum: Stratum) -> int:
+    """Documents of a stratum that are in the mix at least once."""
+    number = planned.strata.index(stratum)
+    assign = planned.plan.assign
+    rows = (np.asarray(assign.stratum) == number) & (np.asarray(assign.copy) == 0)
+    cells = planned.cells
+    mine = np.asarray(cells.stratum) == number
+    taken = np.isin(np.asarray(cells.bucket)[mine], np.asarray(assign.bucket)[rows])
+    return int(np.asarray(cells.documents)[mine][taken].sum())
+
+
+def _in_scope(stratum: Stratum, capped: set[str]) -> bool:
+    names = {stratum.provenance.label, f"source:{stratum.source}", f"generator:{stratum.generator}", stratum.kind}
+    return bool(names & capped)
+
+
+def verification_failed(output: str, verification: Verification) -> VerificationFailed:
+    first = "; ".join(str(finding) for finding in verification.findings[:3])
+    return VerificationFailed(
+        "verification_failed",
+        f"{output}: verification failed, so nothing was published: {first}",
+        findings=[str(finding) for finding in verification.findings],
+    )
+
+
+def _write_run(folder: Path, command: Sequence[str], builder: IndexBuilder, indexed: Indexed, started: float) -> None:
+    """The only file of an output that says when, where and how."""
+    content = {
+        "command": list(command),
+        "beam": list(builder.runner.arguments),
+        "rebuilt": builder.rebuilt,
+        "fates": indexed.fates.key,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "version": __version__,
+    }
+    (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+__all__ = ["accounts", "bring_up_to_date", "make_plan", "mix", "plan", "replace", "run"]

@@ -1,0 +1,248 @@
+"""The level `consistent`: the files of a mix, recounted, agree with each other and with every claim about them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.manifest import (
+    MANIFEST,
+    RuleClaim,
+    Standing,
+    documents_out,
+    evaluate,
+    group_columns,
+    human_floor,
+    input_digest,
+    mix_measures,
+    recounted,
+)
+from transforms.kernels.audit import CONSISTENT, Finding, Measure, ShardAudit, sum_totals
+
+__all__ = ["COUNTED_ONLY", "Claimed", "check_inputs", "check_mix", "differences", "read_claims", "read_inputs"]
+
+COUNTED_ONLY = frozenset({"over_cap", "not_selected"})
+"""Reasons that rules give: counts in the manifest, no rows in fates."""
+_PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The manifest as written, with the parts that checks rest on already parsed."""
+
+    content: bytes
+    fields: Mapping[str, Any]
+    measure: Measure
+    floors: tuple[RuleClaim, ...]
+    caps: tuple[RuleClaim, ...]
+    methods: Mapping[str, str]
+    shards: Mapping[str, Mapping[str, Any]]  # by path
+    sources: Mapping[str, Mapping[str, Any]]
+    size: int | None
+    epochs: Mapping[str, int]
+    exempt: Mapping[str, Sequence[str]]
+    counter: str
+
+    @classmethod
+    def parse(cls, content: bytes) -> Claimed:
+        """Raises ValueError where the manifest is not one; a tampered file can hold anything."""
+        try:
+            fields = json.loads(content)
+            if fields["measure"] not in ("tokens", "bytes", "documents"):
+                raise ValueError(f"measure is {fields['measure']!r}")
+            return cls(
+                content=content,
+                fields=fields,
+                measure=fields["measure"],
+                floors=tuple(map(RuleClaim.from_json, fields["floors"])),
+                caps=tuple(map(RuleClaim.from_json, fields["caps"])),
+                methods={str(source): str(method) for source, method in fields["methods"].items()},
+                shards={str(shard["path"]): dict(shard) for shard in fields["shards"]},
+                sources={str(name): _account(source) for name, source in fields["sources"].items()},
+                size=None if fields["size"] is None else int(fields["size"]),
+                epochs={str(provenance): int(most) for provenance, most in fields["epochs"].items()},
+                exempt={str(rule): list(groups) for rule, groups in fields["exempt"].items()},
+                counter=next(iter(fields["tokens"]))
+                if "counter" not in fields["tokens"]
+                else fields["tokens"]["counter"],
+            )
+        except (ArithmeticError, AttributeError, KeyError, StopIteration, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+    @cached_property
+    def group_by(self) -> tuple[str, ...]:
+        return group_columns([*self.floors, *self.caps])
+
+
+def _account(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    dropped = {str(reason): int(count) for reason, count in source["dropped"].items()}
+    return {"documents_in": int(source["documents_in"]), "dropped": dropped}
+
+
+def read_claims(out: Path) -> Claimed | Finding:
+    """The manifest at `out`, or what is wrong with it."""
+    try:
+        return Claimed.parse((out / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        return _finding("bad_manifest", f"{MANIFEST} as a mix is published with", error)
+
+
+def read_inputs(out: Path) -> pa.Table | Finding:
+    try:
+        table = pq.read_table(out / "inputs.parquet", use_threads=False)
+        return table.select(["source", "shard", "sha256", "documents", "custody_verdict", "custody_manifest"])
+    except _PARQUET_ERRORS as error:
+        return _finding("bad_inputs", "inputs.parquet with one row per input shard", error)
+
+
+def check_mix(
+    claimed: Claimed, audits: Sequence[ShardAudit], asked: Sequence[RuleClaim], expect: str | None
+) -> Iterator[Finding]:
+    """Everything about the rows: the claims that follow from them, and the rules over the whole mix."""
+    again = recounted(audits, claimed.floors, claimed.caps, claimed.methods)
+    for name, value in again.items():
+        yield from differences(name, value, claimed.fields.get(name))
+    if expect is not None and expect != again["logical_digest"]:
+        yield _finding("unexpected_digest", f"the logical digest {expect}, as asked", again["logical_digest"])
+    yield from _check_copies(audits)
+    yield from _check_epochs(claimed, audits)
+    yield from _check_rules(claimed, audits, asked)
+    yield from _check_certificates(claimed, audits)
+
+
+def differences(path: str, counted: Any, claimed: Any) -> Iterator[Finding]:
+    """Where the manifest says something else than the recount, leaf by leaf."""
+    if isinstance(counted, dict) and isinstance(claimed, dict):
+        for name in sorted(counted.keys() | claimed.keys()):
+            yield from differences(f"{path}.{name}", counted.get(name), claimed.get(name))
+    elif isinstance(counted, list) and isinstance(claimed, list) and len(counted) == len(claimed):
+        for place, (ours, theirs) in enumerate(zip(counted, claimed, strict=True)):
+            yield from differences(f"{path}[{place}]", ours, theirs)
+    elif counted != claimed or isinstance(counted, bool) != isinstance(claimed, bool):
+        yield _finding("manifest_disagrees", f"{path} = {_short(counted)}, as counted", f"{path} = {_short(claimed)}")
+
+
+def _short(value: Any) -> str:
+    told = json.dumps(value, ensure_ascii=False, default=str)
+    return told if len(told) <= 120 else told[:117] + "..."
+
+
+def _check_copies(audits: Sequence[ShardAudit]) -> Iterator[Finding]:
+    """Copies of a document are numbered 0 to k-1 over the whole mix, each once."""
+    if not audits:
+        return
+    ids = np.concatenate([audit.ids for audit in audits])
+    copies = np.concatenate([audit.copies for audit in audits]).astype(np.int64)
+    order = np.lexsort((copies, ids[:, 1], ids[:, 0]))
+    ids, copies = ids[order], copies[order]
+    same = np.r_[False, (ids[1:] == ids[:-1]).all(axis=1)] if len(ids) else np.empty(0, np.bool_)
+    expected = np.where(same, np.r_[0, copies[:-1] + 1] if len(copies) else copies, 0)
+    for at in np.flatnonzero(copies != expected).tolist():
+        name = f"{int(ids[at, 0]):016x}{int(ids[at, 1]):016x}"
+        repeated = same[at] and copies[at] == copies[at - 1]
+        what = "repeated_copy" if repeated else "missing_copy"
+        yield _finding(what, f"copy {expected[at]} of document {name} next, each copy once", f"copy {copies[at]}")
+
+
+def _check_epochs(claimed: Claimed, audits: Sequence[ShardAudit]) -> Iterator[Finding]:
+    for audit in audits:
+        for provenance, most in sorted(audit.most_copies.items()):
+            allowed = claimed.epochs.get(provenance, 1)
+            if most > allowed:
+                yield _finding("too_many_copies", f"{provenance} at most {allowed} times", f"{most} times", audit.shard)
+
+
+def _check_rules(claimed: Claimed, audits: Sequence[ShardAudit], asked: Sequence[RuleClaim]) -> Iterator[Finding]:
+    measures = mix_measures(audits)
+    for rules, floor in ((claimed.floors, True), (asked, True), (claimed.caps, False)):
+        for rule in filter(lambda rule: rule.recountable, rules):
+            for standing in evaluate(rule, measures, claimed.group_by):
+                let_off = standing.group in claimed.exempt.get(rule.name, ())
+                if not let_off and not rule.holds(standing.numerator, standing.denominator, floor=floor):
+                    yield _broken(rule, standing, floor)
+    total = sum_totals(total for audit in audits for total in audit.totals.values()).measured(claimed.measure)
+    if claimed.size is not None and total > claimed.size:
+        yield _finding("size_exceeded", f"at most {claimed.size} {claimed.measure}", total)
+
+
+def _broken(rule: RuleClaim, standing: Standing, floor: bool) -> Finding:
+    asked = rule.share if rule.share is not None else rule.amount
+    group = f" ({rule.by} {standing.group})" if rule.by else ""
+    what, bound = ("floor_broken", "at least") if floor else ("cap_broken", "at most")
+    return _finding(what, f"{bound} {asked} of {rule.of}{group}", f"{standing.numerator}/{standing.denominator}")
+
+
+def _check_certificates(claimed: Claimed, audits: Sequence[ShardAudit]) -> Iterator[Finding]:
+    floor = human_floor(claimed.floors)
+    wanted = {
+        "version": 1,
+        "plan": claimed.fields.get("plan"),
+        "config_digest": claimed.fields.get("config_digest"),
+        "floor": [floor.numerator, floor.denominator],
+    }
+    for audit in audits:
+        for name, value in wanted.items() if audit.certificate is not None else ():
+            found = (audit.certificate or {}).get(name)
+            if found != value:
+                what = "certificate_disagrees"
+                yield _finding(what, f"{name} = {value!r}, as in the manifest", f"{name} = {found!r}", audit.shard)
+
+
+def check_inputs(out: Path, claimed: Claimed, audits: Sequence[ShardAudit], inputs: pa.Table) -> Iterator[Finding]:
+    """Documents in = out + dropped for every source, against inputs.parquet, fates/ and the recount."""
+    read: Counter[str] = Counter()
+    for source, documents in zip(inputs["source"].to_pylist(), inputs["documents"].to_pylist(), strict=True):
+        read[source] += documents
+    counted = documents_out(audits)
+    fates, problems = _count_fates(out)
+    yield from problems
+    for name in sorted({*claimed.sources, *read, *counted, *(source for source, _ in fates)}):
+        account = claimed.sources.get(name, {"documents_in": 0, "dropped": {}})
+        dropped: Mapping[str, int] = account["dropped"]
+        gone = sum(dropped.values())
+        conserved = {
+            "documents_in": (read[name], account["documents_in"]),
+            "documents_out": (account["documents_in"] - gone, counted.get(name, 0)),
+        }
+        reasons = {reason for source, reason in fates if source == name} | set(dropped) - COUNTED_ONLY
+        conserved |= {f"dropped.{r}": (dropped.get(r, 0), fates[name, r]) for r in sorted(reasons)}
+        for what, (expected, found) in conserved.items():
+            if expected != found:
+                yield _finding("not_conserved", f"sources.{name}.{what} = {expected}", found)
+    for name, account in claimed.fields["sources"].items():
+        if account.get("documents_out") != counted.get(name, 0):
+            expected_out = f"sources.{name}.documents_out = {counted.get(name, 0)}, as counted"
+            yield _finding("manifest_disagrees", expected_out, account.get("documents_out"))
+    digest = input_digest(inputs)
+    if claimed.fields.get("input_digest") != digest:
+        found = claimed.fields.get("input_digest")
+        yield _finding("manifest_disagrees", f"input_digest = {digest}, from inputs.parquet", f"input_digest = {found}")
+
+
+def _count_fates(out: Path) -> tuple[Counter[tuple[str, str]], list[Finding]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    problems = []
+    for path in sorted((out / "fates").glob("*.parquet")):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=["source", "fate"], use_threads=False):
+                    for entry in (
+                        pa.table(batch).group_by(["source", "fate"]).aggregate([([], "count_all")]).to_pylist()
+                    ):
+                        counts[entry["source"], entry["fate"]] += entry["count_all"]
+        except _PARQUET_ERRORS as error:
+            problems.append(_finding("bad_fates", f"{path.name} with the fate of each dropped document", error))
+    return counts, problems
+
+
+def _finding(what: str, expected: object, found: object, shard: str | None = None) -> Finding:
+    return Finding(CONSISTENT, what, str(expected), " ".join(str(found).split()), shard)
