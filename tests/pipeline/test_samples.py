@@ -192,6 +192,7 @@ def test_the_template_is_a_valid_config() -> None:
 def test_init_leaves_one_config_and_everything_it_names(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "demo"
     summary = init(directory)
+    assert summary["documents"].keys() == samples.SHARES.keys()
     assert [path.name for path in directory.rglob("*.y*ml")] == ["quickstart.yaml"]
     assert Path(summary["config"]) == directory / "quickstart.yaml"
     assert Path(summary["config"]).read_bytes() == TEMPLATE.read_bytes()
