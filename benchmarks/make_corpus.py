@@ -87,7 +87,7 @@ class Plan(NamedTuple):
     sources: NDArray[np.int64]
 
     def rows(self, which: slice | NDArray[np.int64]) -> Plan:
-        return Plan(*(column[which] for column in self))
+        return Plan._make(column[which] for column in self)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def ranked_words(language: Language, seed: int) -> Iterator[str]:
     seen: set[str] = set()
 
     def new(word: str) -> bool:
-        return not (word in seen or seen.add(word))
+        known = word in seen
+        seen.add(word)
+        return not known
 
     grammar = " ".join(re.sub(r"\{\w+\}", " ", template) for template in language.templates)
     yield from filter(new, re.findall(r"[^\W_]+", grammar))
@@ -200,7 +202,7 @@ def _write_documents(seeds, sizes, languages, edits, letters, tables, marks, out
     """Write documents behind each other into `out`; every draw but an edit's comes from the document's own seed."""
     mask = np.uint64((1 << TABLE_BITS) - 1)
     phrase_limit = np.uint64(PHRASES * 256)
-    at = 0
+    at = np.int64(0)
     for document in range(len(seeds)):
         state = seeds[document]
         # The rate, a draw of its own, tells two copies of one document apart.
@@ -210,8 +212,8 @@ def _write_documents(seeds, sizes, languages, edits, letters, tables, marks, out
         mark = marks[languages[document]]
         end = at + sizes[document]
         word = np.int32(0)
-        left_in_sentence = 0
-        left_in_paragraph = 4
+        left_in_sentence = np.int64(0)
+        left_in_paragraph = np.int64(4)
         while at < end:
             begins = left_in_sentence == 0
             state, bits = _next(state)
