@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -23,6 +24,13 @@ class _Group(click.Group):
         return list(self.commands)
 
 
+class _NotAboutThisRun(logging.Filter):
+    """Drops what Beam says on import about cloud clients that nothing here needs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("apitools not found")
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="anchormix")
 def main() -> None:
@@ -30,6 +38,7 @@ def main() -> None:
 
     Start with `anchormix init DIR`, then `anchormix run DIR/quickstart.yaml`.
     """
+    logging.getLogger().addFilter(_NotAboutThisRun())
 
 
 def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:

@@ -104,7 +104,7 @@ def _in_index(
     fates = _fates_by_sidecar(index, out)
     found = []
     for key, entry in sorted(ledger.items()):
-        for groups, first_row, _ in entry["splits"]:
+        for groups, _, _ in entry["splits"]:
             name = "whole" if groups is None else f"{groups[0]:05d}-{groups[1]:05d}"
             path = index.path("facts", key, f"{name}.parquet")
             if not files.exists(path):
@@ -173,7 +173,8 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
             yield f"  witness {entry['partner']}, similarity {entry['similarity']}"
         if entry["witness"]:
             witness = entry["witness"]
-            yield f"  the witness is in the mix: {witness['file']}, {witness['source']}/{witness['shard']} row {witness['row']}"
+            origin = f"{witness['source']}/{witness['shard']} row {witness['row']}"
+            yield f"  the witness is in the mix: {witness['file']}, from {origin}"
     else:
         yield f"{entry['id']} ({place}) is not in the mix: {entry['fate']}"
         if entry["fate"] == "not_selected":

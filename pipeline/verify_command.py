@@ -54,7 +54,7 @@ def _floor(text: str) -> tuple[str, Fraction]:
     if not of or not 0 <= value <= 1:
         raise UsageError(
             "bad_floor",
-            f"--floor {text!r}: valid is OF=SHARE with a share from 0 to 1, such as human_verified=1/2 or human_any=0.6",
+            f"--floor {text!r}: valid is OF=SHARE with a share from 0 to 1, such as human_verified=1/2",
             value=text,
         )
     return of, value

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.attest import parse_json
 from pipeline.manifest import (
     MANIFEST,
     RuleClaim,
@@ -56,7 +57,7 @@ class Claimed:
     def parse(cls, content: bytes) -> Claimed:
         """Raises ValueError where the manifest is not one; a tampered file can hold anything."""
         try:
-            fields = json.loads(content)
+            fields = parse_json(content)
             if fields["measure"] not in ("tokens", "bytes", "documents"):
                 raise ValueError(f"measure is {fields['measure']!r}")
             return cls(

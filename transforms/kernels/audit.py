@@ -270,7 +270,7 @@ class _Recount:
             return
         try:
             certificate = json.loads(written)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             certificate = error
         if isinstance(certificate, dict):
             self.audit.certificate = certificate

@@ -148,11 +148,13 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
         total += measures[item]
         size_total += sizes[item]
 
+    other_total = total - human_total
+
     i = j = made = 0
     h = t = size = np.int64(0)
     cut = 0
     cut_h = cut_t = cut_size = np.int64(0)
-    best = -1  # the candidate cut with the least credit
+    best = -1  # the candidate cut nearest to the even share
     best_h = best_t = best_size = np.int64(0)
     goal = (size_total + groups - 1) // groups
     for position in range(n):
@@ -161,13 +163,16 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
             grown = size - cut_size
             window = goal >> WINDOW_SHIFT if p > 0 else 0
             may_cut = _at_least(q, human_total - h, p, total - t)
-            # Every later candidate keeps at least the credit of `best`, or the cut could not be backdated; of equals
-            # the one nearest to the goal is best.
-            lowest = best < 0 or (
-                _at_least(p, t - best_t, q, h - best_h)
-                and (grown <= goal or not _at_least(q, h - best_h, p, t - best_t))
-            )
-            if may_cut and grown >= goal - window and lowest:
+            if may_cut and grown >= goal - window and best >= 0:
+                # Least ahead of the even share wins, then nearest to the goal. But nothing after a cut may fall below
+                # its credit, or it could not be backdated: a lower credit wins always.
+                other_grown, human_grown = (t - h) - (best_t - best_h), h - best_h
+                lower = not _at_least(q, human_grown, p, t - best_t)
+                behind = _at_least(other_grown, human_total, human_grown, other_total)
+                level = behind and _at_least(human_grown, other_total, other_grown, human_total)
+                if lower or (behind and (not level or grown <= goal)):
+                    best, best_h, best_t, best_size = position, h, t, size
+            elif may_cut and grown >= goal - window:
                 best, best_h, best_t, best_size = position, h, t, size
             rest = groups - made - 1
             scarce = n - position <= rest or (p > 0 and not emit_other and openers <= rest)

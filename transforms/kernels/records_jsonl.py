@@ -114,7 +114,7 @@ class _Reader:
             self._learn(head)
 
     def parse(self, block: bytes, spans: Spans) -> _Parsed:
-        values = self._fast(block, spans) if self._settled else None
+        values = self._fast(block, spans)
         if values is not None and self._may_hold_unseen(block, values):
             values = None
         return self._by_line(block, spans) if values is None else _Parsed(values, None)
@@ -142,26 +142,9 @@ class _Reader:
 
     def _fast(self, block: bytes, spans: Spans) -> dict[Keys, pa.Array] | None:
         """The values of a block in which Arrow finds nothing amiss."""
-        if any(kind not in _FAST_TYPES for kind in self._kinds.values()) or not _one_object_each(block, *spans):
+        if not self._settled or any(kind not in _FAST_TYPES for kind in self._kinds.values()):
             return None
-        types = {keys: self._type(keys) for keys in self.located.columns()}
-        schema = _nested_schema(types)
-        if schema is None:
-            return None
-        try:
-            table = pj.read_json(
-                pa.BufferReader(block),
-                # One block, and not the smallest: Arrow looks for the end of a record before it knows the input's end.
-                pj.ReadOptions(use_threads=False, block_size=len(block) + 1024),
-                pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-            )
-        except (pa.ArrowException, OSError):
-            return None
-        if table.num_rows != len(spans[0]):
-            return None
-        batch = table.combine_chunks().to_batches()[0]
-        values = {keys: _extract(batch, keys) for keys in types}
-        return values if all(map(_faithful, values.values())) else None
+        return _arrow_values(block, spans, {keys: self._type(keys) for keys in self.located.columns()})
 
     def _may_hold_unseen(self, block: bytes, values: dict[Keys, pa.Array]) -> bool:
         """Whether a column not met so far may be in the block as nulls, which Arrow does not tell from absence."""
@@ -180,8 +163,8 @@ class _Reader:
                 record = _load(line)
                 row = {keys: self._value(record, keys) for keys in rows}
             except (_Broken, RecursionError) as error:
-                rescued = self._fast(line, (np.zeros(1, np.int64), np.array([stop - start]))) if self._settled else None
-                row = {keys: _rescued_value(rescued[keys]) if rescued else None for keys in rows}
+                rescued = self._rescued(line) if self._settled else None
+                row = rescued or dict.fromkeys(rows)
                 nested = "the line is nested too deeply" if isinstance(error, RecursionError) else str(error)
                 broken.append(None if rescued else nested)
             else:
@@ -198,6 +181,19 @@ class _Reader:
             keys: pa.array(column, self._type(keys) if keys in text else pa.string()) for keys, column in rows.items()
         }
         return _Parsed(values, pa.array(broken, pa.string()))
+
+    def _rescued(self, line: bytes) -> dict[Keys, Any] | None:
+        """The values of a line that Arrow accepts and Python does not, as they are line by line."""
+        spans = np.zeros(1, np.int64), np.array([len(line)])
+        text = set(self.located.text)
+        found = _arrow_values(line, spans, {keys: self._type(keys) for keys in text})
+        if found is None:
+            return None
+        row = {keys: values[0].as_py() for keys, values in found.items()}
+        for keys in self.located.columns() - text:
+            tried = (_arrow_values(line, spans, {keys: kind}) for kind in _FAST_TYPES.values())
+            row[keys] = next((as_text(values[keys])[0].as_py() for values in tried if values), None)
+        return row
 
     def _value(self, record: dict[str, Any], keys: Keys) -> Any:
         value = _walk(record, keys)
@@ -375,11 +371,25 @@ def _metadata_text(value: Any) -> str | None:
     return as_text(pa.array([value]))[0].as_py()  # Arrow's spelling of numbers, as on the fast path
 
 
-def _rescued_value(values: pa.Array) -> Any:
-    """Arrow's one value in the form that values have line by line."""
-    if values.type not in (_TEXT, _MESSAGES):
-        values = as_text(values)
-    return values[0].as_py()
+def _arrow_values(block: bytes, spans: Spans, types: dict[Keys, pa.DataType]) -> dict[Keys, pa.Array] | None:
+    """The columns of a block of lines, or None if it is not clean, or not of these types."""
+    schema = _nested_schema(types)
+    if schema is None or not _one_object_each(block, *spans):
+        return None
+    try:
+        table = pj.read_json(
+            pa.BufferReader(block),
+            # One block, and not the smallest: Arrow looks for the end of a record before it knows the input's end.
+            pj.ReadOptions(use_threads=False, block_size=len(block) + 1024),
+            pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowException, OSError):
+        return None
+    if table.num_rows != len(spans[0]):
+        return None
+    batch = table.combine_chunks().to_batches()[0]
+    values = {keys: _extract(batch, keys) for keys in types}
+    return values if all(map(_faithful, values.values())) else None
 
 
 def _nested_schema(types: dict[Keys, pa.DataType]) -> pa.Schema | None:
