@@ -168,11 +168,12 @@ def ranked_words(language: Language, seed: int) -> Iterator[str]:
     yield from filter(new, (word for _, word in listed))
     draws = Draws(f"{seed} {language.code}")
     tables = (*language.syllables, *language.compounds)
-    pieces = sorted({part[:letters] for table in tables for part in table for letters in (2, 3)}, key=len)
+    pieces = {part[:letters] for table in tables for part in table for letters in (2, 3)}
+    short_first = sorted(pieces, key=lambda piece: (len(piece), piece))
     while True:
         # Frequent words are short ones.
         shortest = 1 + (len(seen) > 300)
-        word = "".join(draws.zipf(pieces) for _ in range(draws.between(shortest, shortest + 1))).lower()
+        word = "".join(draws.zipf(short_first) for _ in range(draws.between(shortest, shortest + 1))).lower()
         if new(word):
             yield word
 
