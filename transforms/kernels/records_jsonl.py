@@ -163,10 +163,10 @@ class _Reader:
                 record = _load(line)
                 row = {keys: self._value(record, keys) for keys in rows}
             except (_Broken, RecursionError) as error:
-                rescued = self._rescued(line) if self._settled else None
+                wrong = "the line is nested too deeply" if isinstance(error, RecursionError) else str(error)
+                rescued = None if type(error) is _Broken else self._rescued(line)
                 row = rescued or dict.fromkeys(rows)
-                nested = "the line is nested too deeply" if isinstance(error, RecursionError) else str(error)
-                broken.append(None if rescued else nested)
+                broken.append(None if rescued else wrong)
             else:
                 records.append(record)
                 broken.append(None)
@@ -184,6 +184,8 @@ class _Reader:
 
     def _rescued(self, line: bytes) -> dict[Keys, Any] | None:
         """The values of a line that Arrow accepts and Python does not, as they are line by line."""
+        if not self._settled:
+            return None
         spans = np.zeros(1, np.int64), np.array([len(line)])
         text = set(self.located.text)
         found = _arrow_values(line, spans, {keys: self._type(keys) for keys in text})
@@ -210,6 +212,10 @@ class _Reader:
 
 class _Broken(Exception):
     """Why a line, or its text, cannot be read."""
+
+
+class _Malformed(_Broken):
+    """What Python takes for broken syntax."""
 
 
 def _line_spans(block: bytes) -> Spans:
@@ -256,7 +262,7 @@ def _load(line: bytes) -> dict[str, Any]:
         # Bytes that are not UTF-8 only matter in the columns that are read.
         record = _DECODER.decode(line.decode(errors="surrogateescape"))
     except json.JSONDecodeError as error:
-        raise _Broken(f"the line is not valid JSON: {error.msg} at column {error.colno}") from None
+        raise _Malformed(f"the line is not valid JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(record, dict):
         raise _Broken(f"the line is {_described(record)}, expected an object")
     return record

@@ -74,16 +74,15 @@ def line_blocks(pieces: Iterator[bytes], block_bytes: int, max_line: int) -> Ite
     held = bytearray()
     size = block_bytes
     while True:
-        ended = not _fill(held, pieces, size)
+        if not _fill(held, pieces, size):
+            if held:
+                yield bytes(held)
+            return
         cut = held.rfind(b"\n", 0, size) + 1
         if cut:
             yield bytes(memoryview(held)[:cut])
             del held[:cut]
             size = block_bytes
-        elif ended and len(held) <= size:
-            if held:
-                yield bytes(held)
-            return
         elif size < max_line:
             size = min(2 * size, max_line)
         else:
