@@ -59,6 +59,8 @@ def credit_ratchet(
     total_credit, total, human_total = sum(gain), sum(measures), sum(measures[i] for i in verified)
     openers = sum(measures[i] > 0 for i in verified)
     wanted = max(1, min(wanted, n, openers if p else n))
+    other_total = total - human_total
+    spare = total_credit * total // (q * other_total) // wanted // 8 if other_total and p else 0
     order: list[int] = []
     ends: list[int] = []
     credits, weights = [0], [0]
@@ -70,7 +72,7 @@ def credit_ratchet(
         """How far verified text is ahead of its even share."""
         verified_so_far = sum(measures[i] for i in order[:position] if human[i])
         so_far = sum(measures[i] for i in order[:position])
-        return verified_so_far * (total - human_total) - (so_far - verified_so_far) * human_total
+        return verified_so_far * other_total - (so_far - verified_so_far) * human_total
 
     def other_next() -> bool:
         if not other or not verified:
@@ -87,14 +89,15 @@ def credit_ratchet(
         if here > cut and rest:
             grown = weights[here] - weights[cut]
             window = (goal >> WINDOW_SHIFT) if p else 0
-            if credits[here] <= total_credit and grown >= goal - window:
-                candidate = lead(here), grown > goal
-                if best is None or credits[here] < credits[best] or candidate <= (lead(best), False):
-                    best = here
+            candidate = credits[here] <= total_credit and grown >= goal - window
+            if candidate and (
+                best is None or credits[here] < credits[best] or lead(here) <= lead(best) + spare * other_total
+            ):
+                best = here
             scarce = n - here <= rest or (p > 0 and not take_other and openers <= rest)
             if credits[here] <= total_credit and scarce and best is None:
                 best = here
-            if best is not None and (scarce or grown >= goal + window):
+            if best is not None and (scarce or grown >= goal):
                 ends.append(best)
                 cut, last, best = best, credits[best], None
                 goal = -(-(sum(sizes) - weights[cut]) // rest)

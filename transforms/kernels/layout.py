@@ -25,9 +25,11 @@ INT64_MAX = 2**63 - 1
 
 Int64s = npt.NDArray[np.int64]
 
-WINDOW_SHIFT = 5
-"""A cut may fall a 32nd of a group early or late: hundreds of candidates for one with little credit to spare, and
-centred, since cuts that all fall early would leave the last group with what the others lacked."""
+WINDOW_SHIFT = 4
+"""A cut may fall a 16th of a group early: hundreds of candidates for one that leaves the rest its share of slack."""
+
+SPARE_SHIFT = 3
+"""Cuts that differ by less than an eighth of a group's share of the slack are as good as each other."""
 
 
 class Layout(NamedTuple):
@@ -78,8 +80,17 @@ def arrange(
     order = np.empty(n, np.int64)
     ends = np.empty(max(wanted, 1), np.int64)
     item_sizes = np.ones(n, np.int64) if sizes is None else sizes
-    made = _ratchet(measures, item_sizes, verified, other, p, q, order, ends)
+    spare = _spare(int(measures[verified].sum()), int(measures.sum()), p, q, len(ends))
+    made = _ratchet(measures, item_sizes, verified, other, p, q, spare, order, ends)
     return Layout(order, ends[:made].copy())
+
+
+def _spare(human_total: int, total: int, p: int, q: int, groups: int) -> int:
+    """The lead of verified text over its even share, in its measure, that SPARE_SHIFT lets a cut have."""
+    if human_total == total:
+        return 0
+    lead = (q * human_total - p * total) * total // (q * (total - human_total))
+    return min(lead // groups >> SPARE_SHIFT, INT64_MAX - human_total)
 
 
 def _check(
@@ -134,7 +145,17 @@ def _at_least(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: Any, order: Any, ends: Any) -> Any:
+def _ratchet(
+    measures: Any,
+    sizes: Any,
+    verified: Any,
+    other: Any,
+    p: Any,
+    q: Any,
+    spare: Any,
+    order: Any,
+    ends: Any,
+) -> Any:
     """Fill `order` and `ends`, whose length is the number of groups wanted; return how many were made."""
     n, groups = len(order), len(ends)
     human_total = np.int64(0)
@@ -164,13 +185,14 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
             window = goal >> WINDOW_SHIFT if p > 0 else 0
             may_cut = _at_least(q, human_total - h, p, total - t)
             if may_cut and grown >= goal - window and best >= 0:
-                # Least ahead of the even share wins, then nearest to the goal. But nothing after a cut may fall below
-                # its credit, or it could not be backdated: a lower credit wins always.
-                other_grown, human_grown = (t - h) - (best_t - best_h), h - best_h
-                lower = not _at_least(q, human_grown, p, t - best_t)
-                behind = _at_least(other_grown, human_total, human_grown, other_total)
-                level = behind and _at_least(human_grown, other_total, other_grown, human_total)
-                if lower or (behind and (not level or grown <= goal)):
+                # The latest of those about least ahead of the even share. But nothing after a cut may fall below its
+                # credit, or it could not be backdated: a lower credit wins always.
+                human_grown = h - best_h
+                other_grown = t - best_t - human_grown
+                ahead = human_grown > spare and not _at_least(
+                    other_grown, human_total, human_grown - spare, other_total
+                )
+                if not ahead or not _at_least(q, human_grown, p, t - best_t):
                     best, best_h, best_t, best_size = position, h, t, size
             elif may_cut and grown >= goal - window:
                 best, best_h, best_t, best_size = position, h, t, size
@@ -178,7 +200,7 @@ def _ratchet(measures: Any, sizes: Any, verified: Any, other: Any, p: Any, q: An
             scarce = n - position <= rest or (p > 0 and not emit_other and openers <= rest)
             if may_cut and scarce and best < 0:
                 best, best_h, best_t, best_size = position, h, t, size
-            if best >= 0 and (scarce or grown >= goal + window):
+            if best >= 0 and (scarce or grown >= goal):
                 ends[made] = best
                 made += 1
                 cut, cut_h, cut_t, cut_size = best, best_h, best_t, best_size
