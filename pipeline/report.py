@@ -1,0 +1,427 @@
+"""What people read: the verdict in the terminal, and report.html.
+
+Both only repeat the manifest, diversity.parquet and what verification found; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import UsageError
+from pipeline.manifest import MANIFEST, RuleClaim, named_rules
+from pipeline.verify import Verification
+from transforms.kernels.schemas import Provenance
+
+__all__ = ["plan_table", "verdict_table", "verification_table", "write_report"]
+
+_SCOPES = {
+    "mix": "The mix",
+    "provenance": "By provenance",
+    "generator": "By generator",
+    "output_shard": "By output shard",
+    "reference": "Reference, never mixed",
+    "corpus": "Everything read",
+    "source": "By source",
+    "language": "By language",
+    "input_shard": "By input shard",
+}
+_MOST_ROWS = 200
+_PLAIN_WIDTH = 110
+
+
+def verdict_table(
+    manifest: Mapping[str, Any],
+    verification: Verification,
+    plan: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    *,
+    index: Mapping[str, int] | None = None,
+    color: bool | None = None,
+) -> str:
+    """A published mix for the terminal. `plan` is the plan's summary, for what binds; `index` counts what was read."""
+    output = output if output is not None else verification.out
+    console = _Screen(color)
+    passed = verification.passed
+    totals = manifest["totals"]
+    headline = (
+        f"{totals['documents']:,} documents, {totals['tokens']:,} tokens, {totals['bytes']:,} bytes "
+        f"in {_count(totals['shards'], 'shard')}"
+    )
+    console.line(Text("PASS" if passed else "FAIL", "bold green" if passed else "bold red"), f"  {headline}")
+    if index:
+        console.line("Index: ", ", ".join(f"{count:,} {what}" for what, count in index.items()))
+    console.table(*_rules_table(manifest, _binding(plan)))
+    console.table(*_sources_table(manifest))
+    console.verification(verification)
+    for note in manifest.get("notes", ()):
+        console.line("Note: ", note)
+    console.line("\nOutput: ", str(output))
+    if passed:
+        console.line(f"Next:   anchormix verify {output}     open {Path(output) / 'report.html'}")
+    return console.text()
+
+
+def verification_table(verification: Verification, *, color: bool | None = None) -> str:
+    """What `anchormix verify` has to say."""
+    console = _Screen(color)
+    passed = verification.passed
+    totals = verification.totals
+    counted = f"  {totals['documents']:,} documents, {totals['tokens']:,} tokens recounted in {verification.out}"
+    console.line(Text("PASS" if passed else "FAIL", "bold green" if passed else "bold red"), counted)
+    console.verification(verification)
+    console.line("\nLogical digest: ", verification.logical_digest)
+    return console.text()
+
+
+def plan_table(plan: Mapping[str, Any], sizes: Sequence[Mapping[str, Any]], *, color: bool | None = None) -> str:
+    """A plan for the terminal: what each stratum gives, which rules bind, how large other floors would let it be."""
+    console = _Screen(color)
+    measure = plan["measure"]
+    strata = [
+        [s["source"], s["provenance"], s["generator"] or "", *(f"{s[k][measure]:,}" for k in ("available", "taken"))]
+        for s in plan["strata"]
+    ]
+    console.table(["source", "provenance", "generator", f"available {measure}", "taken"], strata, right=2)
+    rules = [
+        [
+            f"{rule['name']} {rule['group'] or ''}".strip(),
+            f"{'at least' if rule['kind'] == 'floor' else 'at most'} {rule['share'] or format(rule['amount'], ',')}",
+            _share(rule["achieved"], floor=rule["kind"] == "floor"),
+            "binds" if rule["binds"] else "",
+        ]
+        for rule in plan["rules"]
+    ]
+    console.table(["rule", "asked", "planned", ""], rules, right=0)
+    if sizes:
+        console.table(["floor", f"largest mix, {measure}"], [[s["floor"], f"{s['largest']:,}"] for s in sizes], right=1)
+    for note in plan["notes"]:
+        console.line("Note: ", note)
+    return console.text()
+
+
+class _Screen:
+    """Lines and tables as one string: coloured for a terminal, plain for a pipe or a file."""
+
+    def __init__(self, color: bool | None) -> None:
+        terminal = sys.stdout.isatty() if color is None else color
+        width = max(shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns, 80) if terminal else _PLAIN_WIDTH
+        self.console = Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False)
+
+    def line(self, *parts: str | Text) -> None:
+        self.console.print(Text.assemble(*parts), soft_wrap=True)
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], right: int | None = None) -> None:
+        """`right` columns at the end stand flush right; None: all but the first."""
+        if not rows:
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        first_right = 1 if right is None else len(headings) - right
+        for place, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if place >= first_right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self.console.print()
+        self.console.print(table)
+
+    def verification(self, verification: Verification) -> None:
+        self.console.print()
+        for name, level in verification.levels.items():
+            style = {"reached": "green", "failed": "bold red"}.get(level.status, "dim")
+            reason = f"  ({level.reason})" if level.reason else ""
+            self.line(f"{name:<12}", Text(level.status, style), reason)
+        for finding in verification.findings[:20]:
+            self.line("  ! ", str(finding))
+        more = sum(verification.counts.values()) - min(len(verification.findings), 20)
+        if more > 0:
+            self.line(f"  ! and {more:,} more")
+        if verification.not_checked:
+            self.line("\nNot checked")
+            for told in verification.not_checked:
+                self.line("  - ", told)
+
+    def text(self) -> str:
+        written: io.StringIO = self.console.file  # type: ignore[assignment]
+        return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def _rules(manifest: Mapping[str, Any]) -> Iterable[tuple[str, RuleClaim, bool]]:
+    return named_rules(*(map(RuleClaim.from_json, manifest[kind]) for kind in ("floors", "caps")))
+
+
+def _rules_table(manifest: Mapping[str, Any], binding: frozenset[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name, rule, floor in _rules(manifest):
+        achieved = manifest["achieved"][name]
+        shares = [_share(achieved.get(part), floor=floor) for part in ("overall", "worst_shard", "worst_row_group")]
+        if "not_recounted" in achieved:
+            shares = ["not recounted", "", ""]
+        binds = "yes" if ("floor" if floor else "cap", rule.name) in binding else ""
+        rows.append([name, _asked(rule, floor), *shares, binds])
+    return [f"rule ({manifest['measure']})", "asked", "mix", "worst shard", "worst row group", "binds"], rows
+
+
+def _asked(rule: RuleClaim, floor: bool) -> str:
+    if rule.share is None:
+        asked = f"{rule.amount or 0:,}"
+    else:
+        percent = rule.share * 100
+        asked = f"{float(percent):g}%" if (percent * 100).denominator == 1 else str(rule.share)
+    return f"{'at least' if floor else 'at most'} {asked}"
+
+
+def _share(standing: Mapping[str, Any] | None, *, floor: bool = True) -> str:
+    """A standing as people read it, rounded away from what was asked: a broken rule never reads as kept."""
+    if not standing:
+        return "-"
+    numerator, denominator = standing["numerator"], standing["denominator"]
+    group = f" ({standing['group']})" if standing.get("group") is not None else ""
+    if not denominator:
+        return f"0 of 0{group}"
+    hundredths = numerator * 10_000 // denominator if floor else -(-numerator * 10_000 // denominator)
+    return f"{hundredths // 100}.{hundredths % 100:02d}%{group}"
+
+
+def _binding(plan: Mapping[str, Any] | None) -> frozenset[tuple[str, str]]:
+    rules = plan["rules"] if plan else ()
+    names = (
+        (rule["kind"], f"{rule['of']} by {rule['by']}" if rule["by"] else rule["of"]) for rule in rules if rule["binds"]
+    )
+    return frozenset(names)
+
+
+def _sources_table(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    sources = manifest["sources"]
+    reasons = sorted({reason for account in sources.values() for reason in account["dropped"]})
+    rows = []
+    for name, account in sorted(sources.items()):
+        dropped = [f"{account['dropped'][reason]:,}" if reason in account["dropped"] else "" for reason in reasons]
+        tags = ", ".join(f"{tag} {count:,}" for tag, count in sorted(account["tags"].items()))
+        rows.append([name, f"{account['documents_in']:,}", *dropped, f"{account['documents_out']:,}", tags])
+    return ["source", "in", *(reason.replace("_", " ") for reason in reasons), "out", "tagged"], rows
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def write_report(out: str | Path) -> Path:
+    """Write OUT/report.html from what lies in OUT; it needs no other file to be read."""
+    out = Path(out)
+    try:
+        manifest = json.loads((out / MANIFEST).read_bytes())
+        diversity = pq.read_table(out / "diversity.parquet") if (out / "diversity.parquet").exists() else None
+        page = _page(manifest, diversity)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise UsageError(
+            "no_mix",
+            f"{out}: no report can be made of it ({type(error).__name__}: {error}). Name the folder of a mix; "
+            f"`anchormix verify {out}` says whether it is whole.",
+            path=str(out),
+        ) from None
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
+    totals, measure = manifest["totals"], manifest["measure"]
+    human = manifest["achieved"].get("human_verified", {}).get("overall")
+    lead = f"{_share(human)} of {measure} are verified human text" if human else "No floor on verified human text"
+    facts = [
+        (f"{totals['documents']:,}", "documents"),
+        (f"{totals['tokens']:,}", "tokens"),
+        (f"{totals['bytes']:,}", "bytes of text"),
+        (f"{totals['shards']:,}", "shards"),
+    ]
+    rules = _rules_table(manifest, frozenset())
+    by_provenance = manifest["provenance"]["by_provenance"]
+    parts = [
+        f"<header><h1>Mix report</h1><p class=lead>{escape(lead)}</p>",
+        "<ul class=facts>" + "".join(f"<li><b>{n}</b> {escape(what)}</li>" for n, what in facts) + "</ul></header>",
+        _bar(by_provenance, measure),
+        _section("Rules", _table(rules[0][:-1], [row[:-1] for row in rules[1]], text=2)),
+        _section("Provenance", _totals_table("provenance", by_provenance)),
+        _section("Generators", _totals_table("generator", manifest["provenance"]["by_generator"])),
+        _section("Verified by", _totals_table("custody method", manifest["provenance"]["by_method"])),
+        _section("Sources: every document accounted for", _table(*_sources_table(manifest), last_text=True)),
+        _section("Shards", _shards(manifest)),
+        _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
+        _section("Custody", _custody(manifest)),
+        _section("Notes", _list(manifest["notes"])),
+        _section("Not checked by the run itself", _list(manifest["not_checked"])),
+        _section("Identity", _identity(manifest)),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return _TEMPLATE.replace("{{style}}", _STYLE).replace("{{body}}", body)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+
+
+def _bar(by_provenance: Mapping[str, Mapping[str, int]], measure: str) -> str:
+    column = "rows" if measure == "documents" else measure
+    amounts = {p.label: by_provenance[p.label][column] for p in Provenance if p.label in by_provenance}
+    whole = sum(amounts.values())
+    if not whole:
+        return ""
+    parts = "".join(f'<i class="{name}" style="flex-grow:{amount}"></i>' for name, amount in amounts.items())
+    told = (
+        f'<li><i class="{name}"></i>{name.replace("_", " ")} {100 * n / whole:.1f}%</li>' for name, n in amounts.items()
+    )
+    return f"<div class=bar>{parts}</div><ul class=legend>{''.join(told)}</ul>"
+
+
+def _totals_table(name: str, totals: Mapping[str, Mapping[str, int]]) -> str:
+    columns = ("documents", "rows", "tokens", "bytes")
+    rows = [[key, *(f"{total[column]:,}" for column in columns)] for key, total in sorted(totals.items())]
+    return _table([name, *columns], rows) if rows else ""
+
+
+def _shards(manifest: Mapping[str, Any]) -> str:
+    measure = manifest["measure"]
+    column = "rows" if measure == "documents" else measure
+    rows = [
+        [
+            shard["path"],
+            f"{shard['rows']:,}",
+            f"{shard['tokens']:,}",
+            f"{shard['row_groups']:,}",
+            _share({"numerator": shard["human_verified"], "denominator": shard[column]}),
+            shard["sha256"][:16],
+        ]
+        for shard in manifest["shards"]
+    ]
+    return _table(["shard", "rows", "tokens", "row groups", f"human verified, of {measure}", "sha256"], rows)
+
+
+def _diversity(table: pa.Table) -> Iterable[str]:
+    """One table per scope: a row per name, a column per metric; hovering over a number says how it was measured."""
+    scopes: dict[str, dict[str, dict[str, str]]] = {}
+    metrics: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        told = f"n = {row['n']:,}, {row['method']}"
+        cell = f'<span title="{escape(told)}">{_number(row["value"])}</span>'
+        scopes.setdefault(row["scope"], {}).setdefault(row["name"], {})[row["metric"]] = cell
+        if row["metric"] not in metrics.setdefault(row["scope"], []):
+            metrics[row["scope"]].append(row["metric"])
+    for scope in sorted(scopes, key=lambda scope: (list(_SCOPES).index(scope) if scope in _SCOPES else 99, scope)):
+        names = scopes[scope]
+        rows = [[escape(name or "-"), *(cells.get(m, "") for m in metrics[scope])] for name, cells in names.items()]
+        more = f"<p>{len(rows) - _MOST_ROWS:,} more stand in diversity.parquet.</p>" if len(rows) > _MOST_ROWS else ""
+        heading = f"<h3>{escape(_SCOPES.get(scope, scope))}</h3>"
+        yield heading + _table(["", *metrics[scope]], rows[:_MOST_ROWS], raw=True) + more
+
+
+def _number(value: float) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def _custody(manifest: Mapping[str, Any]) -> str:
+    used = manifest["custody"]
+    columns = list(dict.fromkeys(name for entry in used for name in entry))
+    rows = [[_plain(entry.get(name)) for name in columns] for entry in used]
+    return _table(columns, rows, text=len(columns)) if rows else ""
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _identity(manifest: Mapping[str, Any]) -> str:
+    names = ["logical_digest", "plan", "config_digest", "input_digest", "seed", "as_of", "parent", "code_version"]
+    names += ["tokens", "size", "epochs"]
+    rows = [[name.replace("_", " "), _plain(manifest[name])] for name in names if manifest[name] not in (None, {})]
+    return _table(["", ""], rows, text=2)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(str(line))}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text: int = 1,
+    last_text: bool = False,
+    raw: bool = False,
+) -> str:
+    """The first `text` columns, and with `last_text` the last one, hold words; the others hold numbers."""
+
+    def cells(tag: str, values: Sequence[str], quoted: bool) -> str:
+        made = []
+        for place, value in enumerate(values):
+            words = place < text or (last_text and place == len(values) - 1)
+            made.append(f"<{tag}{'' if words else ' class=n'}>{escape(value) if quoted else value}</{tag}>")
+        return f"<tr>{''.join(made)}</tr>"
+
+    head = f"<thead>{cells('th', headings, True)}</thead>" if any(headings) else ""
+    body = "".join(cells("td", row, not raw) for row in rows)
+    return f"<div class=wide><table>{head}<tbody>{body}</tbody></table></div>"
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>anchormix report</title>
+<style>{{style}}</style>
+</head>
+<body>
+{{body}}
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2125; --soft: #667079; --line: #dfe3e6; --paper: #fff; --row: #f6f7f8;
+  --human_verified: #1f7a4d; --human: #66b28a; --ai_assisted: #d9a441; --unknown: #a9b0b7; --disputed: #c4574e;
+  --synthetic: #6b7fd7; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7ea; --soft: #98a1a9; --line: #343a40; --paper: #16191c; --row: #1e2226;
+    --human_verified: #3fae76; --human: #7cc7a0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { margin: 0; font-size: 1rem; font-weight: 600; color: var(--soft); letter-spacing: .02em; }
+.lead { margin: .2rem 0 1rem; font-size: 1.9rem; line-height: 1.2; font-weight: 650; }
+h2 { margin: 2.5rem 0 .6rem; font-size: 1.15rem; }
+h3 { margin: 1.4rem 0 .4rem; font-size: .95rem; color: var(--soft); font-weight: 600; }
+.facts, .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: 0 0 1.2rem; padding: 0; list-style: none; }
+.facts b { font-variant-numeric: tabular-nums; }
+.bar { display: flex; height: 1.1rem; margin-bottom: .6rem; border-radius: .3rem; overflow: hidden; gap: 1px; }
+.bar i { flex-basis: 0; min-width: 2px; }
+.legend { color: var(--soft); font-size: .9rem; }
+.legend i { display: inline-block; width: .7rem; height: .7rem; margin-right: .4rem; border-radius: .15rem; }
+.human_verified { background: var(--human_verified); } .human { background: var(--human); }
+.ai_assisted { background: var(--ai_assisted); } .unknown { background: var(--unknown); }
+.disputed { background: var(--disputed); } .synthetic { background: var(--synthetic); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; min-width: 30rem; }
+th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+td { overflow-wrap: break-word; }
+td:first-child { min-width: 7rem; }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+tbody tr:hover { background: var(--row); }
+"""
