@@ -287,6 +287,19 @@ def test_a_mix_of_one_size_stays_proportional_where_rules_allow():
     assert 600_000 - 1400 <= plan.size <= 600_000
 
 
+def test_what_a_cap_leaves_over_rises_evenly_in_the_other_strata():
+    strata = [Stratum("web", Provenance.HUMAN), Stratum("forum", Provenance.HUMAN), SYNTHETIC]
+    params = MixtureParams(floors=(floor(0),), caps=(Rule("synthetic", Fraction("0.1")),), size=600_000)
+    plan = plan_mixture(strata, even_cells(600_000, 600_000, 600_000), params)
+    assert taken(plan) == pytest.approx([270_000, 270_000, 60_000], abs=600)
+
+
+def test_one_token_in_a_quadrillion_above_a_cap_is_too_much():
+    params = MixtureParams(floors=(floor(0),), caps=(Rule("synthetic", Fraction(1, 2)),))
+    assert taken(plan_mixture([BELIEVED, SYNTHETIC], cells_of([10**15], [10**15]), params)) == [10**15, 10**15]
+    assert taken(plan_mixture([BELIEVED, SYNTHETIC], cells_of([10**15], [10**15 + 1]), params)) == [10**15, 0]
+
+
 def test_temperature_lifts_small_strata():
     cells = even_cells(900_000, 100_000)
     params = MixtureParams(floors=(floor(0),), size=100_000)
