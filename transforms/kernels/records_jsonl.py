@@ -178,7 +178,8 @@ class _Reader:
         self._learn(islice(records, HEAD_RECORDS))
         text = set(self.located.text)
         values = {
-            keys: pa.array(column, self._type(keys) if keys in text else pa.string()) for keys, column in rows.items()
+            keys: pa.array(column, self._type(keys)) if keys in text else _spelled(column)
+            for keys, column in rows.items()
         }
         return _Parsed(values, pa.array(broken, pa.string()))
 
@@ -367,14 +368,28 @@ def _message(name: str, message: Any) -> dict[str, str | None] | None:
     return {key: _document(f"{name}.{key}", message.get(key)) for key in _MESSAGE_NAMES}
 
 
-def _metadata_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return None if value is None else scrub(value)
-    if isinstance(value, list | dict):
-        return compact_json(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return as_text(pa.array([value]))[0].as_py()  # Arrow's spelling of numbers, as on the fast path
+def _metadata_text(value: Any) -> str | float | None:
+    """Text by the rule of every format, but for floats, which `_spelled` turns into text together."""
+    match value:
+        case None | float():
+            return value
+        case str():
+            return scrub(value)
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+    return compact_json(value)
+
+
+def _spelled(column: list[str | float | None]) -> pa.Array:
+    places = [place for place, value in enumerate(column) if isinstance(value, float)]
+    if places:
+        # Arrow's spelling, as on the fast path: Python writes exponents differently.
+        spelled = as_text(pa.array([column[place] for place in places], pa.float64())).to_pylist()
+        for place, text in zip(places, spelled, strict=True):
+            column[place] = text
+    return pa.array(column, pa.string())
 
 
 def _arrow_values(block: bytes, spans: Spans, types: dict[Keys, pa.DataType]) -> dict[Keys, pa.Array] | None:
