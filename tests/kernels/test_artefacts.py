@@ -48,7 +48,12 @@ MARKS = {
         "as of my last knowledge update",
         "My knowledge cut-off is",
     ],
-    "courtesy": ["I hope this helps!", "Would you like me to add more?", "Let me know if you'd like me to expand"],
+    "courtesy": [
+        "I hope this helps",
+        "I hope this helps!",
+        "Would you like me to add more?",
+        "Let me know if you'd like me to expand",
+    ],
     "c2pa_text": [f"Plain text.\ufeff{SELECTORS}"],
     "c2pa_block": ["# -----BEGIN C2PA MANIFEST-----"],
     "disclosure_header": ["AI-Disclosure: mode=ai-originated", "ai-disclosure: mode=machine-generated"],
@@ -153,13 +158,16 @@ def test_each_document_is_read_on_its_own() -> None:
     halves = ["citeturn0sea", "rch0", "contentRef", "erence[x", None, "```", "turn0search0"]
     for kind in (pa.string(), pa.large_string()):
         assert [bits > 0 for bits in bits_of(*halves, kind=kind)] == [False] * 6 + [True]
+    assert bits_of("```\nturn0search0", "turn0search0", "`turn0search0", "turn0search0`") == [0, 4, 4, 4]
 
 
 def test_nulls_hide_the_bytes_they_own() -> None:
-    data = pa.py_buffer(b"turn0search0turn0search0")
-    offsets = pa.py_buffer(np.array([0, 12, 24], np.int64))
-    text = pa.Array.from_buffers(pa.large_string(), 2, [pa.py_buffer(b"\x02"), offsets, data])
-    assert artefact_bits(text).tolist() == [0, 1 << 2]
+    for mark, bit in (("turn0search0", 2), (":::writing{", 7)):
+        for shown in (mark, "x" * len(mark)):
+            offsets = pa.py_buffer(np.array([0, len(mark), 2 * len(mark)], np.int64))
+            buffers = [pa.py_buffer(b"\x02"), offsets, pa.py_buffer((mark + shown).encode())]
+            text = pa.Array.from_buffers(pa.large_string(), 2, buffers)
+            assert artefact_bits(text).tolist() == [0, (shown == mark) << bit]
 
 
 @settings(max_examples=60, deadline=None)

@@ -18,6 +18,7 @@ from transforms.kernels.provenance import (
     Tags,
     combine,
     covered,
+    is_contested,
     leaf_array,
     tag,
 )
@@ -102,6 +103,13 @@ def test_detection_never_makes_a_document_more_human(items: frozenset[Assertion]
 def test_the_rule(items: list[Assertion], expected: Provenance) -> None:
     for order in itertools.permutations(items):
         assert combine(frozenset(order)) == expected
+
+
+@given(sets)
+def test_only_what_is_more_than_a_hint_contests(items: frozenset[Assertion]) -> None:
+    against = [a for a in items if a.provenance in (ASSISTED, SYNTHETIC) and a.strength != Strength.HEURISTIC]
+    assert is_contested(items | {CUSTODY}) is bool(against)
+    assert not is_contested(items - {CUSTODY})
 
 
 def facts(label: list[str | None], generator: list[str | None], artefacts: list[int]) -> pa.RecordBatch:

@@ -76,6 +76,20 @@ def test_keys_are_never_overwritten(tmp_path: Path, taken: str) -> None:
     assert (tmp_path / taken).read_text() == "precious"
 
 
+def test_a_key_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.lexists", lambda path: False)
+    (tmp_path / "desk.pub").write_text("precious")
+    with pytest.raises(UsageError, match=r"desk\.pub exists"):
+        write_keypair(tmp_path / "desk")
+    assert [path.name for path in tmp_path.iterdir()] == ["desk.pub"]
+    assert (tmp_path / "desk.pub").read_text() == "precious"
+
+
+def test_a_wrong_key_is_known_before_anything_is_read(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="public key"):
+        attest([tmp_path / "not even looked for"], keys[1], "licensed_source", tmp_path / "m.json")
+
+
 def test_files_that_are_no_such_key_are_refused(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     key, public = keys
     other = tmp_path / "rsa.key"
@@ -140,6 +154,7 @@ def test_both_base64_alphabets_are_read(keys: tuple[Path, Path]) -> None:
         (b'{"payloadType": "t", "payload": "", "signatures": [{"keyid": "a"}]}', "`sig` is missing"),
         (b'{"payloadType": "t", "payload": "a", "signatures": [{"sig": ""}]}', "`payload` is not base64"),
         (b'{"payloadType": "t", "payload": "a!==", "signatures": [{"sig": ""}]}', "`payload` is not base64"),
+        (b'{"payloadType": "t", "payload": "YQ!==", "signatures": [{"sig": ""}]}', "`payload` is not base64"),
         (b'{"payloadType": "t", "payload": 1, "signatures": [{"sig": ""}]}', "must be base64 text"),
         (b'{"payloadType": "t", "payload": "", "payload": "", "signatures": [{"sig": ""}]}', "stands twice"),
         (b'{"payloadType": "t", "payload": "", "signatures": [' + b'{"sig":""},' * 64 + b'{"sig":""}]}', "65 sig"),

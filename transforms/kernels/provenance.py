@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from transforms.kernels.artefacts import recognisers_in
 from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Provenance
 
-__all__ = ["Assertion", "SourceRules", "Strength", "Tags", "combine", "covered", "leaf_array", "tag"]
+__all__ = ["Assertion", "SourceRules", "Strength", "Tags", "combine", "covered", "is_contested", "leaf_array", "tag"]
 
 
 class Strength(IntEnum):
