@@ -50,8 +50,8 @@ class Split:
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Split:
-        fields: dict[str, Any] = json.loads(data)
+    def from_bytes(cls, data: bytes | memoryview) -> Split:
+        fields: dict[str, Any] = json.loads(bytes(data))
         if fields["row_groups"] is not None:
             fields["row_groups"] = tuple(fields["row_groups"])
         return cls(**fields)
@@ -85,7 +85,7 @@ def pack(*arrays: npt.NDArray[Any]) -> bytes:
     return b"".join(parts)
 
 
-def unpack(data: bytes) -> list[npt.NDArray[Any]]:
+def unpack(data: bytes | memoryview) -> list[npt.NDArray[Any]]:
     (count,) = _COUNT.unpack_from(data)
     offset = _COUNT.size
     arrays: list[npt.NDArray[Any]] = []
@@ -100,7 +100,7 @@ def unpack(data: bytes) -> list[npt.NDArray[Any]]:
     return arrays
 
 
-def unpack_all(packets: Iterable[bytes]) -> list[npt.NDArray[Any]]:
+def unpack_all(packets: Iterable[bytes | memoryview]) -> list[npt.NDArray[Any]]:
     """Packets of the same layout, each array joined over all of them; an empty list if there is no packet."""
     columns = list(zip(*map(unpack, packets), strict=True))
     return [np.concatenate(column) if len(column) > 1 else column[0] for column in columns]

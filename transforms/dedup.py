@@ -299,7 +299,7 @@ class _Verify(beam.DoFn):
         if edges.num_rows:
             yield write_part(self._folder, "pairs", partition, edges)
 
-    def _edges(self, bodies: Iterator[bytes]) -> pa.Table:
+    def _edges(self, bodies: Iterator[memoryview]) -> pa.Table:
         pairs: list[list[npt.NDArray[Any]]] = []
         sets: list[list[npt.NDArray[Any]]] = []
         for body in bodies:

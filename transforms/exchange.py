@@ -29,13 +29,13 @@ _INLINE, _STORED = b"\0", b"\1"
 _SPILL_BYTES = 32 << 20  # held by one sender before it writes; bounds both memory and the number of run-file regions
 
 
-def packet(body: bytes, major: int, minor: int = 0) -> bytes:
+def packet(body: bytes | memoryview, major: int, minor: int = 0) -> bytes:
     """A body with its order key. Two packets to one partition must differ in (major, minor), or be interchangeable."""
-    return ORDER.pack(major, minor) + body
+    return b"".join((ORDER.pack(major, minor), body))
 
 
-def received(values: Iterable[bytes]) -> Iterator[bytes]:
-    """The bodies of a partition's packets, in key order, each loaded when its turn comes."""
+def received(values: Iterable[bytes]) -> Iterator[memoryview]:
+    """The bodies of a partition's packets, in key order; those in run files are mapped, not copied."""
     frames: list[tuple[bytes, str | None, int, int, bytes]] = []
     for value in values:
         if value[:1] == _INLINE:
@@ -48,12 +48,12 @@ def received(values: Iterable[bytes]) -> Iterator[bytes]:
     try:
         for _, path, offset, length, value in frames:
             if path is None:
-                yield value[1 + ORDER.size :]
+                yield memoryview(value)[1 + ORDER.size :]
                 continue
             if path not in opened:
                 opened[path] = files.open_input(path)
             opened[path].seek(offset)
-            yield opened[path].read(length)
+            yield files.read_view(opened[path], length)
     finally:
         for source in opened.values():
             source.close()

@@ -78,6 +78,11 @@ def open_input(path: str) -> Any:
     return _filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
+def read_view(source: Any, length: int) -> memoryview:
+    """The next `length` bytes; of a memory-mapped file without copying them."""
+    return memoryview(source.read_buffer(length) if isinstance(source, pa.NativeFile) else source.read(length))
+
+
 def read_bytes(path: str) -> bytes:
     with open_input(path) as source:
         data: bytes = source.read()

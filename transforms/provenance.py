@@ -109,8 +109,8 @@ class FateTask:
         return json.dumps({"split": self.split.to_bytes().decode(), "custody": custody}).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> FateTask:
-        fields = json.loads(data)
+    def from_bytes(cls, data: bytes | memoryview) -> FateTask:
+        fields = json.loads(bytes(data))
         custody = ShardCustody(**fields["custody"]) if fields["custody"] else None
         return cls(Split.from_bytes(fields["split"].encode()), custody)
 
@@ -159,7 +159,7 @@ class _Tagged:
 _TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id", "generator", "label"]
 
 
-def _tagged(element: bytes, rules: FateRules) -> _Tagged:
+def _tagged(element: bytes | memoryview, rules: FateRules) -> _Tagged:
     task = FateTask.from_bytes(element)
     facts = read_facts(task.split, _TAG_COLUMNS)
     digests = digests_of(facts)
