@@ -287,7 +287,7 @@ _SHARDS = {
     "@id": "shards",
     "name": "shards",
     "description": "The rows of the mix.",
-    "encodingFormat": "application/vnd.apache.parquet",
+    "encodingFormat": "application/x-parquet",
     "includes": "data/*.parquet",
 }
 
@@ -296,7 +296,7 @@ def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     digest = hashlib.sha256(dump_manifest(manifest)).hexdigest()
     listed = [(MANIFEST, "application/json", digest, len(dump_manifest(manifest)))]
     listed += [
-        (shard["path"], "application/vnd.apache.parquet", shard["sha256"], shard["file_bytes"])
+        (shard["path"], "application/x-parquet", shard["sha256"], shard["file_bytes"])
         for shard in manifest["shards"]
     ]
     return [

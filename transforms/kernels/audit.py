@@ -327,6 +327,9 @@ class _Recount:
                 for finding in self.visit(AuditedRows(audit.shard, index, row, batch, text_sha256)):
                     audit.findings.add(finding)
             row += batch.num_rows
+        promised = shard.metadata.row_group(index).num_rows
+        if row - start != promised:  # some damaged pages end a batch reader early, without an error
+            audit.find("missing_rows", f"{promised} rows, as the footer says", row - start, index)
         audit.row_groups.append(RowGroupAudit(row - start, dict(measures)))
         return row
 
