@@ -77,10 +77,14 @@ def file_format(split: Split) -> FileFormat:
 
 
 def finished_summary(path: str) -> Summary | None:
-    if not files.exists(path):
+    """What a finished sidecar says of its split; None where it, or the accumulators beside it, are not whole."""
+    if not (files.exists(path) and files.exists(diversity_path(path))):
         return None
-    with files.open_input(path) as source:
-        return Summary.from_bytes(pq.ParquetFile(source).schema_arrow.metadata[SUMMARY_KEY])
+    try:
+        with files.open_input(path) as source:
+            return Summary.from_bytes(pq.ParquetFile(source).metadata.metadata[SUMMARY_KEY])
+    except (pa.ArrowInvalid, OSError, KeyError):
+        return None
 
 
 def facts_writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
