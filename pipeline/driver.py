@@ -17,10 +17,11 @@ import numpy as np
 
 from pipeline import __version__, publish, settings
 from pipeline.cards import write_cards
+from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import Infeasible, UsageError, VerificationFailed
 from pipeline.index import Index
-from pipeline.layers import IndexBuilder, Indexed, judge_unchanged
+from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed, judge_unchanged
 from pipeline.manifest import MixClaims, RuleClaim, SourceAccount, build_manifest, group_columns, write_manifest
 from pipeline.outcome import Outcome
 from pipeline.progress import make_progress
@@ -224,8 +225,19 @@ def _write(
 
 
 def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
-    """Names everything that decides `data/`: the plan, what was read, and what its documents are."""
-    return fingerprint(planned.plan.digest, config.meaning_digest(), indexed.facts.input_digest, indexed.fates.key)
+    """Names everything that decides `data/`, and nothing else: no path, no time of a file, no split.
+
+    The keys of the index's layers would not do: they change when a shard is moved, touched or cut up differently.
+    """
+    return fingerprint(
+        FACTS_VERSION,
+        EDGES_VERSION,
+        FATES_VERSION,
+        planned.plan.digest,
+        config.meaning_digest(),
+        indexed.facts.input_digest,
+        indexed.custody.key,
+    )
 
 
 def _already_published(config: Config, standing: Mapping[str, Any], digest: str) -> Outcome:
