@@ -5,17 +5,20 @@
     edges/<key>/  fates/<key>/ parts, and `_DONE.json`, which names those that count; written last, by the driver
 
 A layer is complete or it does not exist: what `_DONE.json` does not name is litter of an attempt that died, and is
-removed when the layer is built again.
+removed when the layer is built again. Both ledgers also say how large each file was; a file that is gone, or has
+another size, makes what names it stale.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,12 +46,25 @@ class Index:
     def save_facts_ledger(self, shards: dict[str, Any]) -> None:
         self._write("facts.json", {"format": _FORMAT, "shards": shards})
 
+    def facts_files(self) -> dict[str, dict[str, int]]:
+        """Size of every file that stands among the facts, by shard key and name."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        for key, name, size in self._files("facts", "*"):
+            found[key][name] = size
+        return found
+
     def layer(self, name: str, key: str) -> dict[str, Any] | None:
         """What a finished layer says of itself, or None if it has to be built."""
-        return self._read(name, key, "_DONE.json")
+        done = self._read(name, key, "_DONE.json")
+        if done is None or "files" not in done:
+            return None
+        return done if done["files"].items() <= self._layer_files(name, key).items() else None
 
     def finish_layer(self, name: str, key: str, content: dict[str, Any]) -> None:
-        self._write(name, key, "_DONE.json", content={"format": _FORMAT, **content})
+        """Declare a layer complete; its `parts` name the files that count."""
+        found = self._layer_files(name, key)
+        sizes = {part["file"]: found[part["file"]] for part in content["parts"]}
+        self._write(name, key, "_DONE.json", content={"format": _FORMAT, "files": sizes, **content})
 
     def clear_layer(self, name: str, key: str) -> str:
         """An empty folder for a layer that is about to be built."""
@@ -56,6 +72,16 @@ class Index:
         files.remove_tree(folder)
         files.make_folder(folder)
         return folder
+
+    def _layer_files(self, name: str, key: str) -> dict[str, int]:
+        return {file: size for _, file, size in self._files(name, key)}
+
+    def _files(self, layer: str, folders: str) -> Iterator[tuple[str, str, int]]:
+        """Folder, name and size of every file of a layer, by one listing."""
+        root = glob.escape(self.path(layer)) if files.is_local(self.root) else self.path(layer)
+        for info in files.list_files(files.join(root, folders, "*")):
+            folder, name = info.path.rsplit("/", 2)[-2:]
+            yield folder, name, info.size
 
     def _read(self, *names: str) -> dict[str, Any] | None:
         path = self.path(*names)

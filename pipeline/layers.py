@@ -27,7 +27,7 @@ from transforms.exchange import gathered
 from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
 from transforms.provenance import FateTask, ShardCustody
-from transforms.sidecars import Summary, bad_file_facts
+from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
 EDGES_VERSION = "1"
 FATES_VERSION = "1"
@@ -172,10 +172,14 @@ class IndexBuilder:
     def facts(self) -> Facts:
         shards = catalog.find_shards(self.config)
         ledger = self.index.facts_ledger()
-        unread = [shard for shard in shards if shard.key not in ledger]
+        stored = self.index.facts_files()
+        unread = [shard for shard in shards if not _stands(ledger.get(shard.key), stored.get(shard.key, {}))]
         if unread:
             if not self.build:
-                raise self._stale("facts", f"{len(unread)} of {len(shards)} shards are new or changed")
+                raise self._stale("facts", f"{len(unread)} of {len(shards)} shards are new, changed or damaged")
+            for shard in unread:
+                if shard.key in ledger:  # damaged: what still looks finished must not be taken for it
+                    files.remove_tree(self.index.path("facts", shard.key))
             self._read(unread, ledger)
             self.rebuilt.append("facts")
         read: list[ReadShard] = []
@@ -240,6 +244,10 @@ class IndexBuilder:
                 "splits": [[part.row_groups, part.first_row, part.weight] for part in ranges[shard.key]],
                 "summaries": [json.loads(summary.to_bytes()) for summary in of_shard[shard.key]],
             }
+        stored = self.index.facts_files()
+        for shard in shards:
+            names = [name for part in ranges[shard.key] for name in _file_names(part)]
+            ledger[shard.key]["files"] = {name: stored[shard.key][name] for name in names}
         self.index.save_facts_ledger(ledger)
 
     def _bad_file(self, shard: Shard, source: Any, problem: str) -> Summary:
@@ -254,7 +262,7 @@ class IndexBuilder:
         done = self.index.layer("edges", key)
         if done is None:
             if not self.build:
-                raise self._stale("edges", "facts or dedup settings changed")
+                raise self._stale("edges", "facts or dedup settings changed, or files of it are gone")
             done = self._find_edges(facts, key)
             self.rebuilt.append("edges")
         named: dict[str, list[str]] = {"exact": [], "pairs": []}
@@ -296,7 +304,7 @@ class IndexBuilder:
         done = self.index.layer("fates", key)
         if done is None:
             if not self.build:
-                raise self._stale("fates", "edges, custody or provenance settings changed")
+                raise self._stale("fates", "edges, custody or provenance settings changed, or files of it are gone")
             done = self._settle(facts, edges, custody, key)
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
@@ -331,6 +339,17 @@ class IndexBuilder:
         self.index.finish_layer("fates", key, done)
         files.remove_tree(files.join(self.scratch, "fates"))
         return done
+
+
+def _stands(entry: Mapping[str, Any] | None, found: Mapping[str, int]) -> bool:
+    """Whether every file that the ledger names for a shard is there, whole."""
+    return entry is not None and "files" in entry and entry["files"].items() <= found.items()
+
+
+def _file_names(part: SplitRange) -> tuple[str, str]:
+    """Of a split's facts, and of the accumulators beside them."""
+    facts = f"{part.name}.parquet"
+    return facts, diversity_path(facts)
 
 
 def _range(stored: Sequence[Any]) -> SplitRange:
