@@ -27,12 +27,12 @@ class Runner:
     """One command's way to run pipelines."""
 
     arguments: tuple[str, ...]  # complete Beam flags
-    local: bool  # all workers share this machine's disk
+    run_files: bool  # packets go through files, because all workers share this machine's disk
     progress: Progress
 
     def scratch(self, folder: str) -> str | None:
         """The folder for run files, or None where packets go through the engine's shuffle."""
-        return folder if self.local else None
+        return folder if self.run_files else None
 
     def run(self, stage: str, total_bytes: int, define: Callable[[Any], None]) -> None:
         """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
@@ -91,7 +91,23 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
             given.append(f"--direct_running_mode={'in_memory' if workers == '1' else 'multi_threading'}")
     embedded = _option(given, "job_endpoint") == "embed"
     _refuse_unknown(given)
-    return Runner(tuple(given), local or embedded, progress)
+    return Runner(tuple(given), _carrier(local or embedded), progress)
+
+
+def _carrier(local: bool) -> bool:
+    """Whether packets go through run files: where workers share a disk, unless the environment says otherwise.
+
+    ANCHORMIX_EXCHANGE=files is for engines whose workers all mount the index under the same path; `shuffle` shows on
+    one machine what an engine would do. The bytes of a mix are the same either way.
+    """
+    chosen = os.environ.get("ANCHORMIX_EXCHANGE", "")
+    if chosen not in ("", "files", "shuffle"):
+        raise UsageError(
+            "bad_environment",
+            f"ANCHORMIX_EXCHANGE={chosen!r}: valid is files or shuffle; unset it to let the runner decide.",
+            value=chosen,
+        )
+    return local if not chosen else chosen == "files"
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
