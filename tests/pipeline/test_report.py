@@ -1,0 +1,156 @@
+"""What people read of a mix says what the manifest says, and nothing in the data can break out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import mixes
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.cards import croissant, dataset_card, write_cards
+from pipeline.errors import UsageError
+from pipeline.manifest import RuleClaim
+from pipeline.report import plan_table, verdict_table, verification_table, write_report
+from pipeline.verify import verify_mix
+
+EVIL = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> mixes.Mix:
+    shards = mixes.default_shards()
+    for row in (row for rows in shards for row in rows):
+        row["generator"] = row["generator"] and EVIL
+    caps = [RuleClaim("synthetic", Fraction(3, 10), by="generator"), RuleClaim("rephrase", amount=100)]
+    made = mixes.write_mix(tmp_path_factory.mktemp("report"), shards, caps=caps)
+    values = [("mix", "", "types", 40.0, 40, "exact"), ("source", EVIL, "types", 0.5, 7, "bottom-65536")]
+    columns = list(zip(*values, strict=True))
+    names = ["scope", "name", "metric", "value", "n", "method"]
+    pq.write_table(pa.table(dict(zip(names, columns, strict=True))), made.out / "diversity.parquet")
+    return made
+
+
+def manifest_of(mix: mixes.Mix) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((mix.out / "manifest.json").read_bytes())
+    return manifest
+
+
+def test_the_verdict_names_rules_sources_and_what_was_not_checked(mix: mixes.Mix) -> None:
+    verification = verify_mix(mix.out, workers=2)
+    plan = {"rules": [{"kind": "floor", "of": "human_verified", "by": None, "binds": True}]}
+    told = verdict_table(manifest_of(mix), verification, plan, "out/mix", color=False)
+    lines = told.splitlines()
+    assert lines[0].startswith("PASS  40 documents")
+    floor = next(line.split() for line in lines if line.startswith("human_verified"))
+    assert floor == ["human_verified", "at", "least", "50%", "51.85%", "51.85%", "51.85%", "yes"]
+    assert any("rephrase" in line and "not recounted" in line for line in lines)
+    assert any(line.split()[:5] == ["press", "22", "1", "1", "20"] for line in lines)
+    assert "Not checked" in lines
+    assert "anchormix verify out/mix" in lines[-1]
+    assert "\x1b[" not in told
+    assert "\x1b[" in verdict_table(manifest_of(mix), verification, plan, "out/mix", color=True)
+
+
+def test_a_failure_names_level_and_finding(mix: mixes.Mix) -> None:
+    verification = verify_mix(mix.out, floors=[("human_verified", Fraction(9, 10))], workers=2)
+    told = verification_table(verification, color=False)
+    assert told.startswith("FAIL")
+    assert "floor_broken: expected at least 9/10" in told
+    assert verification.logical_digest in told
+
+
+@pytest.mark.parametrize(
+    ("share", "counted", "shown"),
+    [(Fraction(1, 2), (4_999_999, 10_000_000), "49.99%"), (Fraction(1, 3), (1, 3), "33.33%")],
+)
+def test_a_broken_rule_never_reads_as_kept(share: Fraction, counted: tuple[int, int], shown: str) -> None:
+    rule = {"kind": "floor", "name": "human", "of": "human", "by": None, "group": None, "binds": True}
+    rule |= {
+        "share": str(share),
+        "amount": None,
+        "achieved": dict(zip(("numerator", "denominator"), counted, strict=True)),
+    }
+    plan = {"measure": "tokens", "strata": [], "rules": [rule], "notes": ["merged"]}
+    told = plan_table(plan, [{"floor": "1/2", "largest": 1000}], color=False)
+    assert shown in told
+    assert "1,000" in told
+    cap = {**plan, "rules": [{**rule, "kind": "cap"}]}
+    assert shown not in plan_table(cap, [], color=False)
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str | None] = []
+        self.open = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src")]
+        self.open += tag not in ("meta", "br")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open -= 1
+
+
+def test_the_page_stands_alone_and_quotes_everything(mix: mixes.Mix) -> None:
+    path = write_report(mix.out)
+    text = path.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert path == mix.out / "report.html"
+    assert "script" not in page.tags
+    assert page.links == []
+    assert "url(" not in text
+    assert page.open == 0
+    assert "51.85% of tokens are verified human text" in text
+    assert "bottom-65536" in text
+    assert write_report(mix.out).read_text(encoding="utf-8") == text
+
+
+def test_a_folder_without_manifest_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no report"):
+        write_report(tmp_path)
+
+
+def _front(card: str) -> Mapping[str, Any]:
+    front: Mapping[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return front
+
+
+def test_the_card_has_the_front_matter_of_the_hub(mix: mixes.Mix) -> None:
+    manifest = manifest_of(mix)
+    front = _front(dataset_card(manifest))
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
+    assert front["license"] == "cc-by-4.0"
+    assert front["language"] == ["de", "en"]
+    assert front["size_categories"] == ["n<1K"]
+    assert "synthetic" in front["tags"]
+    del manifest["provenance"]["by_provenance"]["synthetic"]
+    manifest |= {"licenses": {"MIT": 1, "CC0-1.0": 2}, "languages": {"no": 3, "Klingon (old)": 9}}
+    manifest["totals"]["rows"] = 1000
+    front = _front(dataset_card(manifest))
+    assert "synthetic" not in front["tags"]
+    assert (front["license"], front["license_name"]) == ("other", "mixed")
+    assert front["language"] == ["no"]
+    assert front["size_categories"] == ["1K<n<10K"]
+
+
+def test_croissant_lists_every_shard_and_column(mix: mixes.Mix) -> None:
+    write_cards(mix.out, manifest_of(mix))
+    told = json.loads((mix.out / "croissant.json").read_bytes())
+    assert told == croissant(manifest_of(mix), ["title"])
+    assert told["conformsTo"] == "http://mlcommons.org/croissant/1.1"
+    files = {entry["@id"]: entry.get("sha256") for entry in told["distribution"]}
+    assert {f"data/{name}" for name in mix.names} < files.keys()
+    assert all(files[shard["path"]] == shard["sha256"] for shard in manifest_of(mix)["shards"])
+    assert [field["name"] for field in told["recordSet"][0]["field"]] == mixes.SCHEMA.names
