@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,34 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode:
+            return super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
+        as_json = "--json" in given[: given.index("--") if "--" in given else None]
+        try:
+            sys.exit(super().main(given, prog_name, complete_var, standalone_mode=False, **extra) or 0)
+        except click.ClickException as error:
+            error.show()
+            context = getattr(error, "ctx", None)
+            command = context.command.name if context and context.command is not self else None
+            if as_json:
+                _print_error(command, UsageError("bad_call", error.format_message()))
+            sys.exit(UsageError.exit_code)
+        except click.Abort:
+            _tell_error(None, _INTERRUPTED, as_json)
+            sys.exit(_INTERRUPTED.exit_code)
+
+
+_INTERRUPTED = AnchormixError("interrupted", "interrupted; the same command resumes")
 
 
 class _NotAboutThisRun(logging.Filter):
@@ -56,13 +85,18 @@ def command(name: str | None = None, **settings: Any) -> Callable[[Callable[...,
                 _tell_error(label, error, as_json)
                 sys.exit(error.exit_code)
             except KeyboardInterrupt:
-                _tell_error(label, AnchormixError("interrupted", "interrupted; the same command resumes"), as_json)
-                sys.exit(1)
+                _tell_error(label, _INTERRUPTED, as_json)
+                sys.exit(_INTERRUPTED.exit_code)
             except OSError as error:
                 where = f": {error.filename}" if error.filename else ""
                 told = AnchormixError("os_error", f"{error.strerror or error}{where}", errno=error.errno)
                 _tell_error(label, told, as_json)
-                sys.exit(1)
+                sys.exit(told.exit_code)
+            except Exception as error:  # a defect: programs get their line, people the traceback
+                traceback.print_exc()
+                told = AnchormixError("internal_error", f"{type(error).__name__}: {error}. Please report this.")
+                _tell_error(label, told, as_json)
+                sys.exit(told.exit_code)
             if as_json:
                 _print_json(
                     command=label,
@@ -82,11 +116,15 @@ def command(name: str | None = None, **settings: Any) -> Callable[[Callable[...,
     return decorate
 
 
-def _tell_error(command: str, error: AnchormixError, as_json: bool) -> None:
+def _tell_error(command: str | None, error: AnchormixError, as_json: bool) -> None:
     if as_json:
-        told = {"code": error.code, "message": error.message, "details": dict(error.details)}
-        _print_json(command=command, status="error", exit=error.exit_code, error=told, output=None, totals={})
-    click.echo(f"anchormix {command}: {error.message}", err=True)
+        _print_error(command, error)
+    click.echo(f"{' '.join(filter(None, ('anchormix', command)))}: {error.message}", err=True)
+
+
+def _print_error(command: str | None, error: AnchormixError) -> None:
+    told = {"code": error.code, "message": error.message, "details": dict(error.details)}
+    _print_json(command=command, status="error", exit=error.exit_code, error=told, output=None, totals={})
 
 
 def _print_json(**fields: Any) -> None:
