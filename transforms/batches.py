@@ -79,9 +79,9 @@ def pack(*arrays: npt.NDArray[Any]) -> bytes:
     parts = [_COUNT.pack(len(arrays))]
     for array in arrays:
         width = array.shape[1] if array.ndim == 2 else 0
-        dtype = array.dtype.newbyteorder("<").str.lstrip("<|=").encode()
-        parts.append(_ARRAY.pack(dtype, width, array.shape[0]))
-        parts.append(np.ascontiguousarray(array).tobytes())
+        little = array.dtype.newbyteorder("<")
+        parts.append(_ARRAY.pack(little.str.lstrip("<|=").encode(), width, array.shape[0]))
+        parts.append(np.ascontiguousarray(array, little).tobytes())
     return b"".join(parts)
 
 

@@ -80,7 +80,8 @@ def open_input(path: str) -> Any:
 
 def read_view(source: Any, length: int) -> memoryview:
     """The next `length` bytes; of a memory-mapped file without copying them."""
-    return memoryview(source.read_buffer(length) if isinstance(source, pa.NativeFile) else source.read(length))
+    view = memoryview(source.read_buffer(length) if isinstance(source, pa.NativeFile) else source.read(length))
+    return view.cast("B")  # Arrow says signed bytes, which compare unequal to what `bytes` holds
 
 
 def read_bytes(path: str) -> bytes:
