@@ -25,6 +25,7 @@ from transforms.kernels.schemas import Provenance
 
 __all__ = [
     "MANIFEST",
+    "NO_VALUE",
     "PREDICATE_TYPE",
     "SIGNED_MANIFEST",
     "MixClaims",
@@ -52,6 +53,9 @@ MANIFEST = "manifest.json"
 SIGNED_MANIFEST = "manifest.dsse.json"
 PREDICATE_TYPE = "urn:x-anchormix:mix:v1"
 VERSION = 1
+
+NO_VALUE = "(none)"
+"""Group of the documents that have no value in the column a rule groups by."""
 
 _IN_KEY = ("source", "provenance", "generator")
 _DECIMALS = 10**6
@@ -181,26 +185,22 @@ def human_floor(rules: Iterable[RuleClaim]) -> Fraction:
 def evaluate(rule: RuleClaim, measures: Mapping[Key, int], columns: Sequence[str]) -> list[Standing]:
     """Each group's standing under `rule`, sorted by group; one group, None, where the rule has no `by`.
 
-    `by: generator` compares each generator with the whole mix, any other `by` with the group's own total.
+    `by: generator` compares each generator that wrote any such text with the whole mix, any other `by` with the
+    group's own total. Documents without a value are a group too.
     """
-    names = (*_IN_KEY, *columns)
-    place = None if rule.by is None else names.index(rule.by)
+    place = None if rule.by is None else (*_IN_KEY, *columns).index(rule.by)
     numerators: Counter[str | None] = Counter()
     denominators: Counter[str | None] = Counter()
     for key, measure in measures.items():
-        group = None if place is None else key[place]
-        counts = _counts(rule.of, key)
-        if rule.by == "generator" and group is None:
-            denominators[group] += measure  # written by nobody in particular, yet part of the whole
-            continue
+        group = None if place is None else NO_VALUE if key[place] is None else key[place]
         denominators[group] += measure
-        numerators[group] += measure if counts else 0
+        if _counts(rule.of, key):
+            numerators[group] += measure
     if rule.by == "generator":
-        whole = denominators.total()
-        denominators = Counter(dict.fromkeys(numerators, whole))
+        denominators = Counter(dict.fromkeys(numerators, denominators.total()))
     elif rule.by is None:
         denominators[None] += 0  # the mix stands under the rule even when it is empty
-    groups = sorted(denominators, key=lambda group: (group is not None, group or ""))
+    groups = sorted(denominators, key=lambda group: group or "")
     return [Standing(group, numerators[group], denominators[group]) for group in groups]
 
 

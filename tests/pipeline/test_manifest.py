@@ -86,6 +86,7 @@ ACCOUNTS = {
         (RuleClaim("generator:b", HALF), [Standing(None, 4, 100)]),
         (RuleClaim("synthetic", HALF, by="generator"), [Standing("a", 6, 100), Standing("b", 4, 100)]),
         (RuleClaim("human_verified", HALF, by="language"), [Standing("de", 10, 14), Standing("en", 60, 86)]),
+        (RuleClaim("human", HALF, by="generator"), [Standing("(none)", 20, 100)]),
         (
             RuleClaim("human_any", HALF, by="source"),
             [Standing("made", 0, 10), Standing("press", 70, 70), Standing("web", 20, 20)],
