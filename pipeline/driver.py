@@ -117,7 +117,8 @@ def make_plan(config: Config, builder: IndexBuilder, indexed: Indexed) -> Planne
     try:
         return Planned(plan_mixture(strata, cells, settings.mixture_params(config)), keys, strata, cells)
     except InfeasibleMixture as error:
-        raise Infeasible("infeasible", f"mix: {error}", **error.details) from None
+        reasons = "".join(f"\n  {warning}" for warning in indexed.warnings)
+        raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
 
 
 def _stratum_part(part: bytes) -> tuple[str, list[Any]]:
@@ -274,7 +275,7 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         epochs=dict(config.mix.epochs),
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
-        notes=[*planned.plan.notes, *custody.warnings],
+        notes=[*planned.plan.notes, *indexed.warnings],
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import catalog, settings
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
-from pipeline.custody import Custody, load_custody
+from pipeline.custody import ALTERED, UNLISTED, Custody, load_custody
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.index import Index
 from pipeline.submit import Runner
@@ -123,6 +123,7 @@ class Indexed:
     edges: Edges
     fates: Fates
     custody: Custody
+    warnings: tuple[str, ...]
 
 
 class IndexBuilder:
@@ -157,7 +158,7 @@ class IndexBuilder:
         edges = self.edges(facts)
         fates = self.fates(facts, edges, custody)
         judge_fates(self.config, fates)
-        return Indexed(facts, edges, fates, custody)
+        return Indexed(facts, edges, fates, custody, tuple(custody_warnings(self.config, facts, custody)))
 
     def _stale(self, layer: str, why: str) -> UsageError:
         return UsageError(
@@ -394,27 +395,54 @@ def judge_unchanged(reports: Sequence[dict[str, Any]]) -> None:
         )
 
 
+def custody_verdicts(facts: Facts, custody: Custody) -> dict[tuple[str, str], str]:
+    """Verified, altered or unlisted, by (source, shard)."""
+    present: dict[str, set[str]] = defaultdict(set)
+    for shard in facts.shards:
+        present[shard.shard.source].add(shard.digest)
+    return {
+        (s.shard.source, s.shard.name): custody.verdict(s.shard.source, s.shard.name, s.digest, present[s.shard.source])
+        for s in facts.shards
+    }
+
+
 def judge_custody(config: Config, facts: Facts, custody: Custody) -> None:
     """Exit 7 when a signed shard was altered and its source says that this must not pass."""
+    verdicts = custody_verdicts(facts, custody)
     for source in config.sources:
         if source.custody is None or source.custody.on_mismatch != "fail":
             continue
-        altered = [
-            shard
-            for shard in facts.shards
-            if shard.shard.source == source.name
-            and custody.verdict(source.name, shard.shard.name, shard.digest) == "altered"
-        ]
+        altered = [name for (owner, name), verdict in verdicts.items() if (owner, verdict) == (source.name, ALTERED)]
         if altered:
-            names = ", ".join(shard.shard.name for shard in altered[:5])
             raise CustodyFailed(
                 "altered_shard",
-                f"sources.{source.name}.custody: {len(altered)} shards were changed after they were signed: {names}. "
-                "Restore the signed files, have their custodian sign these, or set on_mismatch: demote to use them "
-                "as unverified.",
+                f"sources.{source.name}.custody: changed after signing: {_some(altered)}. Restore the signed files, "
+                "have their custodian sign these, or set on_mismatch: demote to use them as unverified.",
                 source=source.name,
-                shards=[shard.shard.name for shard in altered],
+                shards=altered,
             )
+
+
+def custody_warnings(config: Config, facts: Facts, custody: Custody) -> list[str]:
+    """What custody was expected to cover and does not: revoked manifests, shards that are altered or not listed."""
+    warnings = list(custody.warnings)
+    verdicts = custody_verdicts(facts, custody)
+    for source in config.sources:
+        if source.custody is None:
+            continue
+        for verdict, why in ((ALTERED, "were changed after signing"), (UNLISTED, "are in no manifest")):
+            names = [name for (owner, name), found in verdicts.items() if (owner, found) == (source.name, verdict)]
+            if names:
+                warnings.append(
+                    f"sources.{source.name}.custody: {len(names):,} {verdict} of "
+                    f"{sum(owner == source.name for owner, _ in verdicts):,} shards {why}, so their text is not "
+                    f"verified: {_some(names)}"
+                )
+    return warnings
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
 
 
 def judge_fates(config: Config, fates: Fates) -> None:

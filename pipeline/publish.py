@@ -21,7 +21,7 @@ import yaml
 from pipeline.config import Config
 from pipeline.custody import Custody
 from pipeline.errors import UsageError
-from pipeline.layers import Indexed
+from pipeline.layers import Indexed, custody_verdicts
 from transforms import files
 
 SUCCESS = "_SUCCESS"
@@ -124,8 +124,8 @@ def settle_names(folder: Path, reports: Sequence[Mapping[str, Any]]) -> list[dic
 
 def write_inputs(folder: Path, indexed: Indexed) -> None:
     rows = []
+    verdicts = custody_verdicts(indexed.facts, indexed.custody)
     for shard in indexed.facts.shards:
-        verdict = indexed.custody.verdict(shard.shard.source, shard.shard.name, shard.digest)
         rows.append(
             {
                 "source": shard.shard.source,
@@ -135,7 +135,7 @@ def write_inputs(folder: Path, indexed: Indexed) -> None:
                 "rows": shard.total("documents"),
                 "documents": shard.total("documents"),
                 "bad_records": shard.total("bad_records"),
-                "custody_verdict": verdict,
+                "custody_verdict": verdicts[shard.shard.source, shard.shard.name],
                 "custody_manifest": indexed.custody.manifest_of(shard.shard.source, shard.digest),
             }
         )
