@@ -1,0 +1,269 @@
+"""The pipeline's answer for every input document, computed the slow and plain way: one row, one pair at a time.
+
+Nothing here comes from the code under test. Words are walked with `unicodedata`, similarities are those of Python sets,
+and removal is the rule as written: from best to worst, a text stays unless one that stays is too similar.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml  # type: ignore[import-untyped]
+import zstandard
+
+Place = tuple[str, str, int, int]
+
+SHINGLE = 5
+UNSPACED_SCRIPTS = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "MYANMAR ", "KHMER ")
+KEEP_CLASS = {"human_verified": 0, "human": 1, "ai_assisted": 2, "unknown": 3, "disputed": 3, "synthetic": 4}
+# Marks of two kinds that the corpora plant; one kind alone may be a quotation.
+ARTEFACTS = (":contentreference[oaicite", "as an ai language model")
+NAMES = {"text": ("text",), "id": ("id",), "language": ("language", "lang"), "generator": ("generator",), "label": ()}
+
+
+@dataclass
+class Expected:
+    """What has to become of one document."""
+
+    source: str
+    shard: str
+    row: int
+    text: str | None
+    doc_id: str | None
+    language: str | None
+    provenance: str
+    before_demotion: str
+    generator: str | None
+    fate: str = "kept"
+    partner: str | None = None  # id of the witness
+    similarity: Fraction | None = None
+    represents: int = 0
+    tokens: int = 0
+    words: tuple[str, ...] = ()
+    priority: int = 0
+    part: int = field(default=0)
+
+    @property
+    def place(self) -> Place:
+        return self.source, self.shard, self.row, self.part
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256((self.text or "").encode()).digest()
+
+    @property
+    def id(self) -> str:
+        return self.digest.hex()[:32]
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Lower stays: class, then the higher priority, then the longer by powers of two, digest and position."""
+        return KEEP_CLASS[self.before_demotion], -self.priority, -len(self.words).bit_length(), self.digest, self.place
+
+
+def expect(config_path: Path) -> dict[Place, Expected]:
+    """Every document that a config reads, with its fate when nothing is left out of the mix."""
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8").replace("${DATA:-.}", "."))
+    documents = list(_read_documents(config, config_path.parent))
+    for document in documents:
+        if document.fate == "kept":
+            document.words = tuple(split_words(document.text or ""))
+            document.tokens = count_tokens(document.text or "")
+    _remove_duplicates(documents, Fraction(str(config.get("dedup", {}).get("threshold", "0.8"))))
+    return {document.place: document for document in documents}
+
+
+# Words
+
+
+def split_words(text: str) -> list[str]:
+    return [word for word, _ in _words(text.casefold())]
+
+
+def count_tokens(text: str) -> int:
+    """One per started 16 characters of a word; at least one per document."""
+    return max(1, sum((length + 15) // 16 for _, length in _words(text)))
+
+
+def _words(text: str) -> Iterator[tuple[str, int]]:
+    word = ""
+    alone = False  # whether the open word began with a character that is a word of its own
+    for character in text:
+        category = unicodedata.category(character)[0]
+        is_mark = category == "M"
+        is_word = category in "LN" or is_mark
+        is_unspaced = is_word and not is_mark and unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS)
+        if word and (not is_word or is_unspaced or (alone and not is_mark)):
+            yield word, len(word)
+            word = ""
+        if is_word:
+            alone = is_unspaced if not word else alone
+            word += character
+    if word:
+        yield word, len(word)
+
+
+def shingles(words: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+    if not words:
+        return frozenset()
+    return frozenset(words[at : at + SHINGLE] for at in range(max(1, len(words) - SHINGLE + 1)))
+
+
+# Reading
+
+
+def _read_documents(config: Mapping[str, Any], folder: Path) -> Iterator[Expected]:
+    for source in config["sources"]:
+        signed = _signed_files(source, folder)
+        named = {**{name: None for name in NAMES}, **source.get("columns", {})}
+        for path, shard in _shards(source, folder):
+            is_signed = hashlib.sha256(path.read_bytes()).hexdigest() in signed
+            for row, record in enumerate(read_rows(path)):
+                value = {name: _field(record, named[name], NAMES[name]) for name in NAMES}
+                blank = not (value["text"] or "").strip()
+                before, after, generator = _provenance(source, value, is_signed and not blank)
+                excluded = any(_is_excluded(rule, source["name"], value["id"]) for rule in config.get("exclude", []))
+                yield Expected(
+                    source=source["name"],
+                    shard=shard,
+                    row=row,
+                    text=value["text"],
+                    doc_id=value["id"],
+                    language=value["language"],
+                    provenance=after,
+                    before_demotion=before,
+                    generator=generator,
+                    priority=source.get("priority", 0),
+                    fate="empty" if blank else "excluded" if excluded else "kept",
+                )
+
+
+def _shards(source: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
+    found = {}
+    for pattern in source["files"]:
+        fixed = os.path.dirname(os.path.join(folder, pattern).split("*")[0] + "x")
+        for path in glob.glob(os.path.join(folder, pattern)):
+            found[Path(path)] = os.path.relpath(path, fixed)
+    return sorted(found.items(), key=lambda item: item[1])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    if path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    if ".csv" in path.suffixes:
+        return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    return [json.loads(line) for line in data.decode().split("\n") if line.strip()]
+
+
+def _field(record: Mapping[str, Any], named: str | None, usual: Iterable[str]) -> str | None:
+    for name in [named] if named else usual:
+        if name in record:
+            return None if record[name] is None else str(record[name])
+    return None
+
+
+# Provenance
+
+
+def _signed_files(source: Mapping[str, Any], folder: Path) -> set[str]:
+    """sha256 of the files that the source's manifest lists; whether to trust it is not judged here."""
+    if "custody" not in source:
+        return set()
+    envelope = json.loads((folder / source["custody"]["manifest"]).read_bytes())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    return {subject["digest"]["sha256"] for subject in statement["subject"]}
+
+
+def _provenance(
+    source: Mapping[str, Any], value: Mapping[str, str | None], in_custody: bool
+) -> tuple[str, str, str | None]:
+    """Provenance before and after detection, and the generator."""
+    named = (value["generator"] or "").strip()
+    if in_custody:
+        return "human_verified", "human_verified", None
+    if "synthetic" in source:
+        return "synthetic", "synthetic", source["synthetic"].get("generator") or named or None
+    said = set()
+    label = source.get("labels", {}).get(value["label"])
+    if label:
+        said.add(label)
+    if named.lower() not in ("", "none"):
+        said.add("human" if named.lower() == "human" else "synthetic")
+    said = said or {source.get("declare", "unknown")}
+    if {"human", "synthetic"} <= said:
+        return "disputed", "disputed", None
+    declared = next(name for name in ("synthetic", "ai_assisted", "human", "unknown") if name in said)
+    if declared == "synthetic":
+        return "synthetic", "synthetic", named or None
+    text = (value["text"] or "").lower()
+    is_marked = all(mark in text for mark in ARTEFACTS)
+    return declared, "ai_assisted" if is_marked and declared in ("human", "unknown") else declared, None
+
+
+def _is_excluded(rule: Mapping[str, Any], source: str, doc_id: str | None) -> bool:
+    return rule.get("source") == source or doc_id in rule.get("doc_ids", ())
+
+
+# Duplicates
+
+
+def _remove_duplicates(documents: list[Expected], threshold: Fraction) -> None:
+    copies: dict[str, list[Expected]] = {}
+    for document in sorted((d for d in documents if d.fate == "kept"), key=lambda d: d.rank):
+        copies.setdefault(document.text or "", []).append(document)
+    best = [group[0] for group in copies.values()]  # of each text its best copy, best text first
+    kept: list[tuple[Expected, frozenset[tuple[str, ...]]]] = []
+    holders: dict[tuple[str, ...], list[int]] = {}  # which of the kept texts hold a shingle
+    for text in best:
+        mine = shingles(text.words)
+        shared = Counter(number for shingle in mine for number in holders.get(shingle, ()))
+        similar = {
+            number: Fraction(common, len(mine | kept[number][1]))
+            for number, common in shared.items()
+            if Fraction(common, len(mine | kept[number][1])) >= threshold
+        }
+        group = copies[text.text or ""]
+        if similar:
+            witness = kept[min(similar)][0]
+            for copy in group:
+                copy.fate, copy.partner, copy.similarity = "near_duplicate", witness.id, similar[min(similar)]
+            witness.represents += len(group)
+            continue
+        for shingle in mine:
+            holders.setdefault(shingle, []).append(len(kept))
+        kept.append((text, mine))
+        text.represents += len(group)
+        for copy in group[1:]:
+            copy.fate, copy.partner, copy.similarity = "exact_duplicate", text.id, Fraction(1)
+
+
+def tags_of(documents: Iterable[Expected]) -> dict[str, Counter[str]]:
+    """Documents of each source by provenance, whatever became of them."""
+    found: dict[str, Counter[str]] = {}
+    for document in documents:
+        found.setdefault(document.source, Counter())[document.provenance] += 1
+    return found
+
+
+__all__ = ["Expected", "count_tokens", "expect", "read_rows", "shingles", "split_words", "tags_of"]
