@@ -67,26 +67,46 @@ class MeasureDiversity(beam.PTransform):
 
 
 class AddAccumulators(beam.CombineFn):
-    """Lifts the kernel's monoid; bytes only where elements cross workers."""
+    """Lifts the kernel's monoid.
 
-    def create_accumulator(self, *args: Any, **kwargs: Any) -> Accumulator:
-        return Accumulator.zero()
+    What crosses workers is always bytes, with Beam's own bytes coder: a coder that runs Python code (pickle among
+    them) can be interrupted in the middle of an element while the local runner's threads send what is buffered,
+    which tears the stream of elements apart.
+    """
 
-    def add_input(self, accumulator: Accumulator, element: bytes, *args: Any, **kwargs: Any) -> Accumulator:
-        accumulator.merge(Accumulator.from_bytes(element))
-        return accumulator
+    def create_accumulator(self, *args: Any, **kwargs: Any) -> list[Accumulator] | bytes:
+        return []
 
-    def merge_accumulators(self, accumulators: Iterable[Accumulator], *args: Any, **kwargs: Any) -> Accumulator:
-        merged = Accumulator.zero()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
+    def add_input(
+        self, held: list[Accumulator] | bytes, element: bytes, *args: Any, **kwargs: Any
+    ) -> list[Accumulator]:
+        return [_merged([held, element])]
 
-    def extract_output(self, accumulator: Accumulator, *args: Any, **kwargs: Any) -> Accumulator:
-        return accumulator
+    def merge_accumulators(self, parts: Iterable[list[Accumulator] | bytes], *args: Any, **kwargs: Any) -> bytes:
+        return _merged(parts).to_bytes()
+
+    def compact(self, held: list[Accumulator] | bytes, *args: Any, **kwargs: Any) -> bytes:
+        return _merged([held]).to_bytes()
+
+    def extract_output(self, held: list[Accumulator] | bytes, *args: Any, **kwargs: Any) -> bytes:
+        return _merged([held]).to_bytes()
+
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        return beam.coders.BytesCoder()
 
 
-def _rows(key: bytes, total: Accumulator) -> bytes:
+def _merged(parts: Iterable[list[Accumulator] | bytes]) -> Accumulator:
+    total: Accumulator | None = None
+    for part in parts:
+        for accumulator in part if isinstance(part, list) else [Accumulator.from_bytes(part)]:
+            if total is None:
+                total = accumulator
+            else:
+                total.merge(accumulator)
+    return total or Accumulator.zero()
+
+
+def _rows(key: bytes, total: bytes) -> bytes:
     scope, name = json.loads(key)
-    values = [[metric.name, metric.value, metric.n, metric.method] for metric in total.values()]
+    values = [[metric.name, metric.value, metric.n, metric.method] for metric in Accumulator.from_bytes(total).values()]
     return json.dumps({"scope": scope, "name": name, "values": values}, sort_keys=True).encode()
