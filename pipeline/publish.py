@@ -147,9 +147,9 @@ def copy_custody(folder: Path, custody: Custody) -> None:
     for source in custody.sources.values():
         for manifest in source.manifests:
             files.write_bytes(str(folder / f"{manifest.digest}.dsse.json"), files.read_bytes(manifest.path))
-            for name, path in manifest.leaf_lists:
-                leaves = folder / f"{manifest.digest}.leaves" / name.rpartition("/")[2]
-                files.write_bytes(str(leaves), files.read_bytes(path))
+        for subject, leaves in source.subjects.items():
+            copied = folder / f"{leaves.manifest_digest}.leaves" / f"{subject}.leaves"
+            files.write_bytes(str(copied), files.read_bytes(leaves.path))
 
 
 def used_manifests(custody: Custody) -> list[dict[str, Any]]:

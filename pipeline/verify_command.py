@@ -17,7 +17,8 @@ from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.outcome import Outcome
-from pipeline.verify import Verification, verify_mix
+from pipeline.report import verification_table
+from pipeline.verify import verify_mix
 from transforms import files
 from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_texts_at
 
@@ -38,7 +39,7 @@ def verify_folder(
     if error is not None:
         raise error
     return Outcome(
-        _words(out, verification),
+        verification_table(verification),
         output=str(out),
         totals=verification.totals,
         details={**verification.to_json()},
@@ -58,17 +59,6 @@ def _floor(text: str) -> tuple[str, Fraction]:
             value=text,
         )
     return of, value
-
-
-def _words(out: Path, verification: Verification) -> str:
-    lines = [f"{out}: PASS"]
-    for name, level in verification.levels.items():
-        lines.append(f"  {name}: {level.status}" + (f" ({level.reason})" if level.reason else ""))
-    totals = verification.totals
-    lines.append(f"  {totals['documents']:,} documents, {totals['tokens']:,} tokens in {totals['shards']:,} shards")
-    lines.append(f"  logical digest {verification.logical_digest}")
-    lines += [f"  not checked: {line}" for line in verification.not_checked]
-    return "\n".join(lines)
 
 
 class InputReader:

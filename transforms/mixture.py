@@ -21,6 +21,7 @@ from transforms import counters, files
 from transforms.batches import Split, groups, pack, unpack
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
+from transforms.kernels.audit import CERTIFICATE_KEY
 from transforms.kernels.hashing import draws, fingerprint, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
@@ -32,9 +33,6 @@ _REPETITIVE = [
     *(f"evidence.list.element.{name}" for name in ("kind", "rule", "strength", "detail")),
 ]
 """Columns of few values: a dictionary pays there, and would only be tried and given up on texts and ids."""
-
-CERTIFICATE_KEY = b"anchormix"
-"""Footer key of a written shard: what the shard claims of itself."""
 
 _SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
 _ORDER = "__order"
