@@ -116,6 +116,36 @@ def test_a_worked_example() -> None:
     assert metrics["length_p50"] == Metric("length_p50", 2.0, 2, "exact")
 
 
+def test_the_table_holds_every_hash_below_the_least_level_that_leaves_few_enough() -> None:
+    """At each size of the table, against sorting: a level too high would waste the sample, one too low overfill it."""
+    words = np.sort(scattered(np.arange(1000, dtype=np.uint64)))
+    for keep in (2, 16, 64, 512, 1024):
+        accumulator = Accumulator.zero(DiversityParams(words=keep, ngrams=2, bins=2))
+        accumulator.add(Words(words[::-1].copy(), np.array([0, 1000]), np.array([1000])))
+        level = next(level for level in range(64) if (words < 1 << (64 - level)).sum() <= keep) if keep < 1000 else 0
+        expected = words[words <= (1 << (64 - level)) - 1]
+        table = accumulator._tables[0]
+        assert table.level == level
+        assert table.entries()[:, 0].tolist() == expected.tolist()
+        assert by_name(accumulator)["types"].value == min(1000, len(expected) * 2**level)
+        if level:
+            assert table.bins.sum(axis=1).tolist() == [1000] * 3
+
+
+@unhurried
+@given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=300), st.sampled_from([2, 8, 64, 4096]))
+def test_hashes_that_are_not_spread_evenly_are_counted_all_the_same(hashes: list[int], keep: int) -> None:
+    """Neighbours and runs at either end of the range crowd a few slots, and wrap around the table."""
+    crowded = np.array([hash_ | (1 << 64) - 8 if hash_ % 3 else hash_ % 7 for hash_ in hashes], np.uint64)
+    accumulator = Accumulator.zero(DiversityParams(words=keep, ngrams=2, bins=2))
+    accumulator.add(Words(crowded, np.array([0, len(crowded)]), np.array([len(crowded)])))
+    table = accumulator._tables[0]
+    kept, counts = np.unique(crowded[crowded <= (1 << (64 - table.level)) - 1], return_counts=True)
+    assert table.entries().tolist() == np.column_stack([kept, counts.astype(np.uint64)]).tolist()
+    assert len(kept) <= keep
+    assert Accumulator.from_bytes(accumulator.to_bytes()) == accumulator
+
+
 def test_undefined_metrics_have_no_row() -> None:
     assert list(by_name(Accumulator.zero())) == ["documents", "tokens", "types", "hapaxes"]
     only_blank = by_name(measured([[], []]))
@@ -208,6 +238,9 @@ def test_selecting_equals_leaving_out(batch: list[list[int]], data: st.DataObjec
     selected.add(as_words(batch), np.array(select, np.bool_))
     kept = [document for document, chosen in zip(batch, select, strict=True) if chosen]
     assert selected == measured(kept, params)
+    by_number = Accumulator.zero(params)
+    by_number.add(as_words(batch), np.flatnonzero(select)[::-1])
+    assert by_number == selected
 
 
 @unhurried
@@ -249,7 +282,7 @@ def test_truncated_tables_do_not_depend_on_batches() -> None:
     offsets = np.unique(np.concatenate([np.arange(0, len(ids), 700), [len(ids)]])).astype(np.int64)
     whole = Accumulator.zero()
     whole.add(Words(scattered(ids), offsets, np.diff(offsets)))
-    assert by_name(whole)["types"].method == "bottom-65536"
+    assert by_name(whole)["types"].method == "sample-16384"
 
     parts = []
     for start in range(0, len(offsets) - 1, 500):
@@ -290,10 +323,8 @@ def errors() -> dict[str, npt.NDArray[np.float64]]:
 
 
 @pytest.mark.parametrize("name", ["types", "distinct_1", "distinct_2", "distinct_3", "distinct_4"])
-def test_distinct_counts_err_by_one_over_sqrt_of_the_table(
-    errors: dict[str, npt.NDArray[np.float64]], name: str
-) -> None:
-    sigma = 1 / math.sqrt(1024)
+def test_distinct_counts_err_as_stated(errors: dict[str, npt.NDArray[np.float64]], name: str) -> None:
+    sigma = 1.2 / math.sqrt(1024)
     assert np.abs(errors[name]).max() < 4 * sigma
     assert abs(errors[name].mean()) < 4 * sigma / math.sqrt(40)
     assert 0.1 * sigma < errors[name].std() < 1.4 * sigma
@@ -307,8 +338,7 @@ def test_distinct_counts_are_unbiased_even_in_a_tiny_table() -> None:
         accumulator = Accumulator.zero(TINY)
         accumulator.add(Words(scattered(np.tile(ids, 2), seed), 2 * offsets, 2 * offsets[1:]))
         estimates.append(by_name(accumulator)["types"].value)
-    # Seven sampled words: a spread of 1 / sqrt(6) each. Counting the one that closes the table would add a seventh.
-    assert abs(np.mean(estimates) / 500 - 1) < 4 / math.sqrt(6 * 400)
+    assert abs(np.mean(estimates) / 500 - 1) < 4 * 1.2 / math.sqrt(8 * 400)
 
 
 @pytest.mark.parametrize(
@@ -348,10 +378,10 @@ def test_estimates_stay_in_range(batch: list[list[int]]) -> None:
 
 def test_methods_name_the_sketch() -> None:
     metrics = by_name(measured([list(range(100))] * 2, TINY))
-    assert metrics["types"].method == "bottom-8"
-    assert metrics["distinct_3"].method == "bottom-4"
+    assert metrics["types"].method == "sample-8"
+    assert metrics["distinct_3"].method == "sample-4"
     assert metrics["simpson"].method == "bins-3x4"
-    assert metrics["entropy_1"].method == "bins-3x4+bottom-8"
+    assert metrics["entropy_1"].method == "bins-3x4+sample-8"
 
 
 # Bounds and diagnoses
@@ -362,13 +392,15 @@ def test_memory_is_bounded() -> None:
     ids = np.arange(2_000_000, dtype=np.uint64)
     accumulator.add(Words(scattered(ids), np.array([0, len(ids)], np.int64), np.array([len(ids)], np.int64)))
     held = sum(table.slots.nbytes + table.bins.nbytes for table in accumulator._tables)
-    assert held <= 5 << 20
-    assert len(accumulator.to_bytes()) < 5 << 18
+    assert held <= 1.1 * (1 << 20)
+    assert len(accumulator.to_bytes()) < 1 << 19
 
 
 def test_small_accumulators_are_small() -> None:
-    assert len(Accumulator.zero().to_bytes()) < 32
+    assert len(Accumulator.zero().to_bytes()) < 64
     assert len(measured([[1, 2, 3]]).to_bytes()) < 200
+    held = sum(table.slots.nbytes + table.bins.nbytes for table in measured([[1, 2, 3]])._tables)
+    assert held <= 1 << 10
 
 
 def test_merging_other_sizes_is_refused() -> None:
@@ -382,8 +414,11 @@ def test_sizes_are_powers_of_two(size: int) -> None:
         DiversityParams(ngrams=size)
 
 
-@pytest.mark.parametrize("select", [np.array([True]), np.array([1, 0]), np.array([[True, True]])])
-def test_a_selection_needs_one_bool_a_document(select: npt.NDArray[np.bool_]) -> None:
+@pytest.mark.parametrize(
+    "select",
+    [np.array([True]), np.array([1.0]), np.array([[True, True]]), np.array([0, 2]), np.array([-1])],
+)
+def test_a_selection_is_one_bool_a_document_or_numbers_of_documents(select: npt.NDArray[np.bool_]) -> None:
     with pytest.raises(ValueError, match="the batch has 2 documents"):
         Accumulator.zero().add(as_words([[1], [2]]), select)
 
@@ -397,7 +432,7 @@ def test_foreign_bytes_are_refused() -> None:
 @given(st.data())
 def test_damaged_bytes_are_refused(data: st.DataObject) -> None:
     whole = measured([[1, 2, 3], [1, 5]]).to_bytes()
-    at = data.draw(st.integers(8, len(whole) - 1))
+    at = data.draw(st.integers(4, len(whole) - 1))
     broken = bytearray(whole)
     broken[at] ^= data.draw(st.integers(1, 255))
     for damaged in (bytes(broken), whole[:at]):
