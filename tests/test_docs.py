@@ -17,6 +17,7 @@ from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.config_checks import NOT_YET
 from pipeline.errors import AnchormixError
+from transforms.kernels.columns import CANDIDATES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -136,6 +137,12 @@ def test_configs_load(page: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     config = load_config(tmp_path / "config.yaml", environ={})
     assert config.sources
+
+
+def test_the_recognised_columns_are_those_of_the_reader() -> None:
+    text = section((ROOT / "docs/config.md").read_text(encoding="utf-8"), "Which columns are read")
+    told = {row[0].strip("`"): tuple(re.findall(r"`([^`]+)`", row[1])) for row in table(text)}
+    assert told == {{"doc_id": "id"}.get(name, name): names for name, names in CANDIDATES.items()}
 
 
 def test_the_readme_lists_the_keys_that_are_not_there_yet() -> None:
