@@ -1,12 +1,14 @@
 """Name, version, dependencies and console script; its sdist is what Beam stages to workers."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="anchormix",
     version="0.1.0",
     description="Training mixes that provably hold a minimum share of verified human text.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline.manifest import MANIFEST, RuleClaim, decimal, dump_manifest, named_rules
 from transforms.kernels.schemas import Provenance, mix_schema
@@ -296,8 +296,7 @@ def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     digest = hashlib.sha256(dump_manifest(manifest)).hexdigest()
     listed = [(MANIFEST, "application/json", digest, len(dump_manifest(manifest)))]
     listed += [
-        (shard["path"], "application/x-parquet", shard["sha256"], shard["file_bytes"])
-        for shard in manifest["shards"]
+        (shard["path"], "application/x-parquet", shard["sha256"], shard["file_bytes"]) for shard in manifest["shards"]
     ]
     return [
         {
