@@ -211,6 +211,7 @@ def _write(
             plan_digest=digest,
             config_digest=config.meaning_digest(),
             licenses={source.name: source.license for source in config.sources},
+            strict=config.mix.layout == "strict",
         ),
         plan=plan_path,
         staging=str(folder),
@@ -222,7 +223,27 @@ def _write(
     builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, transform, statistics))
     reports = [json.loads(part) for part in gathered(report)]
     judge_unchanged(reports)
+    judge_layout(reports)
     return Written(publish.settle_names(folder, reports), gathered(statistics))
+
+
+def judge_layout(reports: Sequence[Mapping[str, Any]]) -> None:
+    """Exit 3 when a shard could only be written with row groups that the config or readers do not allow."""
+    refused = sorted((r for r in reports if r["kind"] == "refused"), key=lambda r: (r["reason"], -int(r["found"])))
+    if not refused:
+        return
+    worst = refused[0]
+    if worst["reason"] == "row_group_bytes":
+        problem = f"a row group would hold {worst['found']:,} bytes of text, and {worst['allowed']:,} are allowed"
+        advice = "lower mix.row_group"
+    else:
+        problem = f"the floor needs a row group of {worst['found']:,} rows, and mix.row_group is {worst['allowed']:,}"
+        advice = "raise mix.row_group, lower the floor, or set mix.layout: grow"
+    raise Infeasible(
+        worst["reason"],
+        f"mix: {problem} (output shard {worst['shard']}, one of {len(refused)}). Nothing was published; {advice}.",
+        refused=[dict(report) for report in refused],
+    )
 
 
 def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:

@@ -98,7 +98,7 @@ def plan_table(plan: Mapping[str, Any], sizes: Sequence[Mapping[str, Any]], *, c
     console.table(["source", "provenance", "generator", f"available {measure}", "taken"], strata, right=2)
     rules = [
         [
-            f"{rule['name']} {rule['group'] or ''}".strip(),
+            rule["name"],
             f"{'at least' if rule['kind'] == 'floor' else 'at most'} {rule['share'] or format(rule['amount'], ',')}",
             _share(rule["achieved"], floor=rule["kind"] == "floor"),
             "binds" if rule["binds"] else "",

@@ -34,6 +34,8 @@ _REPETITIVE = [
 ]
 """Columns of few values: a dictionary pays there, and would only be tried and given up on texts and ids."""
 
+MAX_ROW_GROUP_BYTES = 1 << 30  # of raw text: readers hold a row group at a time
+
 _SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
 _ORDER = "__order"
 
@@ -191,6 +193,7 @@ class MixSettings:
     plan_digest: str
     config_digest: str
     licenses: Mapping[str, str | None]  # declared per source, where a row has none
+    strict: bool = False  # refuse row groups that had to grow beyond the target
 
 
 @dataclass
@@ -410,6 +413,10 @@ class _WriteShard(beam.DoFn):
         if arranged is None:
             raise AssertionError(f"shard {shard} was planned below its floor")
         rows = order[arranged.order]
+        refused = self._refusal(arranged.ends, table["n_bytes"].to_numpy()[rows])
+        if refused is not None:
+            yield json.dumps({"kind": "refused", "shard": shard, **refused}, sort_keys=True).encode()
+            return
         table = table.drop_columns([_ORDER])
         name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
         staged = f"{name}.{uuid.uuid4().hex[:12]}"
@@ -440,6 +447,17 @@ class _WriteShard(beam.DoFn):
             yield beam.pvalue.TaggedOutput("counts", (key, part.to_bytes()))
         report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
         yield json.dumps(report, sort_keys=True).encode()
+
+    def _refusal(self, ends: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> dict[str, Any] | None:
+        """Why this shard must not be written: a row group that readers could not hold, or grown under `strict`."""
+        starts = np.r_[0, ends[:-1]].astype(np.int64)
+        largest = int(np.add.reduceat(sizes, starts).max())
+        if largest > MAX_ROW_GROUP_BYTES:
+            return {"reason": "row_group_bytes", "found": largest, "allowed": MAX_ROW_GROUP_BYTES}
+        longest = int((ends - starts).max())
+        if self._settings.strict and longest > self._settings.row_group:
+            return {"reason": "row_group_grown", "found": longest, "allowed": self._settings.row_group}
+        return None
 
     def _certificate(
         self, name: str, table: pa.Table, measures: Any, human: npt.NDArray[np.bool_], row_groups: int
@@ -477,9 +495,13 @@ class ShardDiversity:
     def add(self, rows: pa.Table) -> None:
         words = split_words(rows["text"].combine_chunks())
         codes, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
-        for code, (provenance, generator) in enumerate(values):
-            part = self.parts.setdefault((provenance, generator or ""), diversity.Accumulator.zero())
-            part.add(words, codes == code if len(values) > 1 else None)
+        order, runs = groups(codes)
+        for code, start, end in runs:
+            provenance, generator = values[code]
+            key = provenance, generator or ""
+            if key not in self.parts:
+                self.parts[key] = diversity.Accumulator.zero()
+            self.parts[key].add(words, order[start:end])
 
 
 DROPPED_SCHEMA = pa.schema(
