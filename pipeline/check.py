@@ -66,7 +66,7 @@ def _look(config: Config, source: Source, shards: Sequence[Shard], custody: Cust
         try:
             look["columns"], rows = peek(partial(files.open_input, shard.path), shard.path, form, columns, _ROWS)
         except MissingColumn as error:
-            raise UsageError("missing_column", f"sources.{source.name}.columns: in {shard.path!r}, {error}") from None
+            raise UsageError("missing_column", f"sources.{source.name}.columns: {error}") from None
         except UnreadableFile as error:
             raise BadInput("bad_file", f"sources.{source.name}: {error}", path=shard.path) from None
         look["sample"] = shard.name

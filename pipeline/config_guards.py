@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Annotated
 
 from pipeline.config_blocks import Block, Key, ListOf
-from pipeline.config_kinds import Choice, Day, Flag, PathTo, Text
+from pipeline.config_kinds import Choice, Day, Flag, GlobOf, PathTo, Text
 from pipeline.config_numbers import Share, Whole
 from pipeline.config_sources import FIELD_PATH, METHODS, NAME, Source
 from pipeline.config_yaml import At, Raw
@@ -26,7 +26,7 @@ __all__ = [
     "TrustedKey",
 ]
 
-PATHS = ListOf(PathTo("a shard, or a glob"), single=True)
+PATHS = ListOf(GlobOf("a shard, or a glob"), single=True)
 
 
 @dataclass(frozen=True, kw_only=True)

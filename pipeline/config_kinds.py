@@ -7,6 +7,7 @@ the order of things that have none).
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 from pipeline.config_yaml import At, Number, Raw
 
-__all__ = ["Choice", "Day", "Flag", "Kind", "PathTo", "Text", "is_url", "nearest", "or_variable"]
+__all__ = ["Choice", "Day", "Flag", "GlobOf", "Kind", "PathTo", "Text", "is_url", "nearest", "or_variable"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -94,7 +95,10 @@ class PathTo(Kind):
         text = raw.text if isinstance(raw, Number) else raw
         if not isinstance(text, str) or not text.strip() or "\0" in text:
             self.reject(raw, at)
-        return text if is_url(text) else os.path.normpath(os.path.join(at.origin.folder, text))
+        return text if is_url(text) else os.path.normpath(os.path.join(self.below(at.origin.folder), text))
+
+    def below(self, folder: str) -> str:
+        return folder
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1}
@@ -104,6 +108,13 @@ class PathTo(Kind):
 
     def meaning(self, value: str) -> bool:
         return True
+
+
+class GlobOf(PathTo):
+    """A path that may hold wildcards; those of the config's own folder are none."""
+
+    def below(self, folder: str) -> str:
+        return glob.escape(folder)
 
 
 class Choice(Kind):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf, MapOf
-from pipeline.config_kinds import Choice, Flag, Kind, PathTo, Text
+from pipeline.config_kinds import Choice, Flag, GlobOf, Kind, PathTo, Text
 from pipeline.config_numbers import Whole
 from pipeline.config_yaml import At, Number, Raw
 
@@ -218,7 +218,7 @@ class Source:
     name: Annotated[str, Key(NAME, "the name that rules, keys and reports use")]
     files: Annotated[
         tuple[str, ...],
-        Key(ListOf(PathTo("a shard, or a glob"), least=1, single=True), "shards: parquet, jsonl, csv; .gz and .zst"),
+        Key(ListOf(GlobOf("a shard, or a glob"), least=1, single=True), "shards: parquet, jsonl, csv; .gz and .zst"),
     ]
     optional: Annotated[bool, Key(Flag(), "whether a glob may match nothing")] = False
     columns: Annotated[Columns, Key(Block(Columns), "where each field stands; left out is recognised, null is off")] = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline.errors import UsageError
 
@@ -122,7 +122,7 @@ def read_tree(text: str, at: At, environ: Mapping[str, str]) -> Raw:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        line = (text.splitlines() or [""])[min(mark.line, text.count("\n"))] if mark else ""
+        line = "".join(text.split("\n")[mark.line : mark.line + 1]) if mark else ""
         hint = '; quote a value with a variable inside [...] or {...}: "${NAME}"' if "${" in line else ""
         raise UsageError(
             "bad_yaml",
@@ -158,6 +158,7 @@ class _Builder:
             return self._scalar(node, at)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, at / place, (*above, node)) for place, item in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode)  # YAML knows no fourth kind of node
         return self._mapping(node, at, (*above, node))
 
     def _mapping(self, node: yaml.MappingNode, at: At, above: tuple[yaml.Node, ...]) -> dict[str, Raw]:

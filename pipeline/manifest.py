@@ -406,7 +406,7 @@ def dump_manifest(manifest: Mapping[str, Any]) -> bytes:
 def input_digest(inputs: pa.Table) -> str:
     """What was read, from the rows of inputs.parquet in their order: every shard by source, name and bytes."""
     columns = (inputs[name].to_pylist() for name in ("source", "shard", "sha256"))
-    return fingerprint(*(f"{source}\0{shard}\0{sha256}" for source, shard, sha256 in zip(*columns, strict=True)))
+    return fingerprint(*(f"{source}\0{shard}\0{sha256 or ''}" for source, shard, sha256 in zip(*columns, strict=True)))
 
 
 def statement(manifest: bytes) -> bytes:

@@ -19,6 +19,7 @@ from transforms.kernels import hashing, minhash, text
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
 from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema
+from transforms.kernels.streams import reading
 from transforms.sidecars import (
     SUMMARY_KEY,
     SourceSettings,
@@ -70,8 +71,8 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     schema = facts_schema(settings.kept, settings.minhash.permutations)
     statistics = SplitDiversity()
     try:
-        with files.atomic_output(split.facts) as sink:
-            writer = facts_writer(sink, schema)
+        # The writer closes first even if reading fails: one that outlives its sink complains when it is collected.
+        with files.atomic_output(split.facts) as sink, facts_writer(sink, schema) as writer:
             held: list[pa.RecordBatch] = []
             for batch in read_records(
                 opener(split),
@@ -93,13 +94,14 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
             if held:
                 _write_group(writer, held, schema)
             if split.whole:
-                summary.file_digest = files.file_digest(split.path)
+                with reading(split.path, "cannot be read"):
+                    summary.file_digest = files.file_digest(split.path)
             files.write_bytes(diversity_path(split.facts), statistics.to_bytes())
             writer.add_key_value_metadata({SUMMARY_KEY: summary.to_bytes()})
-            writer.close()
-    except (UnreadableFile, MissingColumn, OSError) as error:
-        code = "missing_column" if isinstance(error, MissingColumn) else "bad_file"
-        return Summary(split.index, split.source, split.shard, failure=str(error), failure_code=code)
+    except MissingColumn as error:
+        return Summary(split.index, split.source, split.shard, failure=str(error), failure_code="missing_column")
+    except UnreadableFile as error:
+        return Summary(split.index, split.source, split.shard, failure=error.problem, failure_code="bad_file")
     counters.advance("index", 0, split.weight)
     return summary
 

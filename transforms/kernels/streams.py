@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -49,7 +50,9 @@ def reading(path: str, problem: str) -> Iterator[None]:
     except UnreadableFile:
         raise
     except Exception as error:
-        raise UnreadableFile(path, f"{problem}: {error or type(error).__name__}") from error
+        # What libraries add to a system's error repeats the path.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise UnreadableFile(path, f"{problem}: {reason or type(error).__name__}") from error
 
 
 @contextmanager
