@@ -34,6 +34,8 @@ class Or(Kind):
             return self.word
         if isinstance(raw, str) and (near := nearest(raw, [self.word])):
             at.fail("bad_value", f'did you mean "{near}"; valid is {self.word}, or {self.other.valid}', raw)
+        if isinstance(raw, str) and not any(map(str.isdigit, raw)):
+            at.fail("bad_value", f"valid is {self.word}, or {self.other.valid}", raw)
         return self.other.parse(raw, at)
 
     def schema(self) -> dict[str, Any]:

@@ -118,12 +118,20 @@ def load_trust(keys: Iterable[KeyEntry], revoked: Iterable[str], as_of: date | N
             )
         loaded[entry.name] = TrustedKey(
             entry.name,
-            load_public_key(entry.public_key),
+            _public_key(entry),
             _restriction(entry.sources),
             _restriction(entry.methods),
             entry.valid_until,
         )
     return Trust(tuple(loaded.values()), frozenset(name.removeprefix("sha256:") for name in revoked), as_of)
+
+
+def _public_key(entry: KeyEntry) -> Ed25519PublicKey:
+    try:
+        return load_public_key(entry.public_key)
+    except UsageError as error:
+        message = f"trust.keys.{entry.name}.public_key: {error.message}"
+        raise UsageError(error.code, message, **error.details) from None
 
 
 def _restriction(allowed: Collection[str] | None) -> frozenset[str] | None:

@@ -42,7 +42,7 @@ def verify_folder(
         verification_table(verification),
         output=str(out),
         totals=verification.totals,
-        details={**verification.to_json()},
+        details={name: value for name, value in verification.to_json().items() if name != "totals"},
     )
 
 

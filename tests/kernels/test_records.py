@@ -592,7 +592,7 @@ def test_problems_say_what_and_where() -> None:
         "the line is not valid JSON: Expecting ',' delimiter at column 12",
         "text is not Unicode text (a lone surrogate \\ud800 at character 0)",
         "text is not valid UTF-8 (byte 0xff at offset 2)",
-        "the line is not valid JSON: Unterminated string starting at at column 9",
+        "the line is not valid JSON: Unterminated string starting at column 9",
     ]
 
 

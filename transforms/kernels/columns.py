@@ -61,6 +61,8 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
 """`label` and `n_tokens` are absent: what a column asserts, or counts, only its owner can say."""
 
 FIELDS = ("doc_id", "language", "license", "url", "date", "generator", "label", "n_tokens")
+_KEYS_OF_USERS = {"doc_id": "columns.id", "n_tokens": "tokens.column"}
+"""What a config calls a field, where it is not columns.<field>."""
 
 Column = Auto | str | None
 """Recognised, a path, or off."""
@@ -153,7 +155,7 @@ class MissingColumn(Exception):
             )
         near = difflib.get_close_matches(self.wanted, self.existing, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else "name one of these, or null to leave it out"
-        return f"{self.path}: there is no column {self.wanted!r}, named as {self.role}; {holds}. {hint}"
+        return f"{self.path}: there is no column {self.wanted!r}, named as {self.role}; {holds}; {hint}"
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
     for name in FIELDS:
         column: Column = getattr(columns, name)
         if isinstance(column, str):
-            fields[name] = found(f"columns.{name}", column)
+            fields[name] = found(_KEYS_OF_USERS.get(name, f"columns.{name}"), column)
         elif column is AUTO and (keys := _recognise(tree, name)):
             fields[name] = keys
     for name, wanted in columns.keep:

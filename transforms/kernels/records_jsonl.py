@@ -263,7 +263,9 @@ def _load(line: bytes) -> dict[str, Any]:
         # Bytes that are not UTF-8 only matter in the columns that are read.
         record = _DECODER.decode(line.decode(errors="surrogateescape"))
     except json.JSONDecodeError as error:
-        raise _Malformed(f"the line is not valid JSON: {error.msg} at column {error.colno}") from None
+        raise _Malformed(
+            f"the line is not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+        ) from None
     if not isinstance(record, dict):
         raise _Broken(f"the line is {_described(record)}, expected an object")
     return record
