@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import UsageError
 from transforms import files
@@ -52,6 +52,13 @@ class Index:
         for key, name, size in self._files("facts", "*"):
             found[key][name] = size
         return found
+
+    def sweep_facts(self) -> None:
+        """Remove what attempts that died had begun to write; a worker that still writes it fails, and does no harm."""
+        for path in (self.path("facts", key, name) for key, name, _ in self._files("facts", "*")):
+            if path.endswith(files.TORN):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def layer(self, name: str, key: str) -> dict[str, Any] | None:
         """What a finished layer says of itself, or None if it has to be built."""
@@ -88,17 +95,18 @@ class Index:
         if not files.exists(path):
             return None
         try:
-            content: dict[str, Any] = json.loads(files.read_bytes(path))
+            content = json.loads(files.read_bytes(path))
         except ValueError:
-            content = {}
-        if content.get("format") != _FORMAT:
+            content = None
+        form = content.get("format") if isinstance(content, dict) else None
+        if form != _FORMAT:
             raise UsageError(
                 "index_unreadable",
-                f"index: {path!r} is not something this version wrote (format {content.get('format')!r}, expected "
-                f"{_FORMAT}). Remove {self.root!r} to index again, or name another folder under `index`.",
+                f"index: {path!r} is not something this version wrote (format {form!r}, expected {_FORMAT}). Remove "
+                f"{self.root!r} to index again, or name another folder under `index`.",
                 path=path,
             )
-        return content
+        return cast(dict[str, Any], content)
 
     def _write(self, *names: Any, content: dict[str, Any] | None = None) -> None:
         if content is None:

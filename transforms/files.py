@@ -12,11 +12,15 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+
+TORN = ".tmp"
+"""How the names of local files end that are still being written, or that a killed process left unfinished."""
 
 
 def is_local(path: str) -> bool:
@@ -48,9 +52,12 @@ def list_files(pattern: str) -> list[FileInfo]:
     if is_local(pattern):
         import glob
 
-        paths = sorted(glob.glob(pattern, recursive=True))
-        # A link that leads nowhere is a file that cannot be read; a folder or a pipe is none.
-        return [_local_info(path) for path in paths if os.path.isfile(path) or not os.path.exists(path)]
+        found = []
+        for path in sorted(glob.glob(pattern, recursive=True)):
+            stat = os.stat(path)
+            if os.path.isfile(path):
+                found.append(FileInfo(path, stat.st_size, f"{stat.st_mtime_ns}"))
+        return found
     match = _filesystems().match([pattern])[0]
     return sorted(
         (
@@ -59,14 +66,6 @@ def list_files(pattern: str) -> list[FileInfo]:
         ),
         key=lambda info: info.path,
     )
-
-
-def _local_info(path: str) -> FileInfo:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return FileInfo(path, 0, "gone")  # reading it will say why
-    return FileInfo(path, stat.st_size, f"{stat.st_mtime_ns}")
 
 
 def exists(path: str) -> bool:
@@ -117,7 +116,7 @@ def atomic_output(path: str) -> Iterator[IO[bytes]]:
     """
     if is_local(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        scratch = f"{path}.{uuid.uuid4().hex}.tmp"
+        scratch = f"{path}.{uuid.uuid4().hex}{TORN}"
         try:
             with open(scratch, "wb") as sink:
                 yield sink
@@ -150,12 +149,7 @@ def remove_tree(path: str) -> None:
         _filesystems().delete([path])
 
 
-_WILDCARD = re.compile(r"\[[*?[]\]|[*?[]")
-
-
 def fixed_prefix(pattern: str) -> str:
     """The folder above a glob's first wildcard: what shard names are relative to."""
-    # [*], [?] and [[] are how a glob spells the character itself.
-    wildcard = next((match.start() for match in _WILDCARD.finditer(pattern) if len(match[0]) == 1), len(pattern))
-    folder = pattern[: pattern.rfind("/", 0, wildcard) + 1]
-    return _WILDCARD.sub(lambda match: match[0][1:2] or match[0], folder)
+    head = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return head[: head.rfind("/") + 1] if head != pattern else str(Path(pattern).parent) + "/"
