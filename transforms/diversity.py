@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batches import Split
 from transforms.exchange import Gather
@@ -15,31 +17,74 @@ from transforms.kernels.diversity import Accumulator
 from transforms.sidecars import SplitDiversity, diversity_path
 
 Scoped = tuple[bytes, bytes]
-"""(JSON of [scope, name], accumulator)"""
+"""(JSON of [scope, name], accumulator), or of a scope that is complete: (FINISHED, its row of metrics)"""
+
+FINISHED = b""
+
+_MOST_SCOPES = 64  # that a worker holds, at about a megabyte each, before it passes them on
 
 
-def scoped(scope: str, name: str, part: Accumulator) -> Scoped:
-    return json.dumps([scope, name]).encode(), part.to_bytes()
+def scope_key(scope: str, name: str) -> bytes:
+    return json.dumps([scope, name]).encode()
 
 
 @dataclass
 class ReadSplitStatistics(beam.PTransform):
-    """Splits in; their accumulators out, once for each scope they count in."""
+    """Splits in; out come the finished rows of their shards, and what they add to every larger scope.
+
+    There may be far more shards than fit into memory side by side, so one worker reads all splits of a shard and only
+    metrics leave it. Larger scopes are added up for a whole bundle before they travel.
+    """
 
     def expand(self, splits: Any) -> Any:
-        return splits | "ReadAccumulators" >> beam.FlatMap(_of_split).with_output_types(Scoped)
+        return (
+            splits
+            | "ByShard" >> beam.Map(_by_shard).with_output_types(tuple[bytes, bytes])
+            | "GroupSplits" >> beam.GroupByKey()
+            | "AddUpShards" >> beam.ParDo(_AddUpShards()).with_output_types(Scoped)
+        )
 
 
-def _of_split(element: bytes) -> Iterator[Scoped]:
+def _by_shard(element: bytes) -> tuple[bytes, bytes]:
     split = Split.from_bytes(element)
-    whole = Accumulator.zero()
-    for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
-        if language:
-            yield scoped("language", language, part)
-        whole.merge(part)
-    yield scoped("input_shard", f"{split.source}/{split.shard}", whole)
-    yield scoped("source", split.source, whole)
-    yield scoped("corpus", "all", whole)
+    return scope_key(split.source, split.shard), element
+
+
+class _AddUpShards(beam.DoFn):
+    def start_bundle(self) -> None:
+        self._held: dict[tuple[str, str], Accumulator] = {}
+
+    def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
+        key, splits = element
+        source, shard = json.loads(key)
+        whole = Accumulator.zero()
+        for split in map(Split.from_bytes, splits):
+            for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
+                if language:
+                    self._hold("language", language, part)
+                whole.merge(part)
+        self._hold("source", source, whole)
+        yield FINISHED, _row("input_shard", f"{source}/{shard}", whole)
+        if len(self._held) > _MOST_SCOPES:
+            yield from self._pass_on()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for part in self._pass_on():
+            yield WindowedValue(part, window.max_timestamp(), [window])
+
+    def _hold(self, scope: str, name: str, part: Accumulator) -> None:
+        self._held.setdefault((scope, name), Accumulator.zero()).merge(part)
+
+    def _pass_on(self) -> Iterator[Scoped]:
+        held, self._held = self._held, {}
+        corpus = Accumulator.zero()
+        for (scope, name), part in held.items():
+            yield scope_key(scope, name), part.to_bytes()
+            if scope == "source":
+                corpus.merge(part)
+        if held:
+            yield scope_key("corpus", "all"), corpus.to_bytes()
 
 
 def of_shard(element: tuple[bytes, bytes]) -> Iterator[Scoped]:
@@ -48,22 +93,33 @@ def of_shard(element: tuple[bytes, bytes]) -> Iterator[Scoped]:
     shard, provenance, generator = json.loads(key)
     names = [("output_shard", shard), ("provenance", provenance), ("mix", "all")]
     for scope, name in [*names, *([("generator", generator)] if generator else [])]:
-        yield json.dumps([scope, name]).encode(), part
+        yield scope_key(scope, name), part
 
 
 @dataclass
 class MeasureDiversity(beam.PTransform):
-    """Scoped accumulators in; one row of metrics per scope and name, gathered in the file `report`."""
+    """Scoped parts in; one row of metrics per scope and name, gathered in the file `report`."""
 
     report: str
 
     def expand(self, parts: Any) -> Any:
-        return (
+        finished = parts | "Finished" >> beam.FlatMapTuple(_finished_row).with_output_types(bytes)
+        added_up = (
             parts
+            | "Unfinished" >> beam.Filter(_is_unfinished).with_output_types(Scoped)
             | "AddUp" >> beam.CombinePerKey(AddAccumulators())
-            | "Values" >> beam.MapTuple(_rows).with_output_types(bytes)
-            | Gather(self.report)
+            | "Values" >> beam.MapTuple(_measured).with_output_types(bytes)
         )
+        return (finished, added_up) | "Rows" >> beam.Flatten() | Gather(self.report)
+
+
+def _finished_row(key: bytes, value: bytes) -> Iterator[bytes]:
+    if key == FINISHED:
+        yield value
+
+
+def _is_unfinished(part: Scoped) -> bool:
+    return part[0] != FINISHED
 
 
 class AddAccumulators(beam.CombineFn):
@@ -106,7 +162,11 @@ def _merged(parts: Iterable[list[Accumulator] | bytes]) -> Accumulator:
     return total or Accumulator.zero()
 
 
-def _rows(key: bytes, total: bytes) -> bytes:
+def _measured(key: bytes, total: bytes) -> bytes:
     scope, name = json.loads(key)
-    values = [[metric.name, metric.value, metric.n, metric.method] for metric in Accumulator.from_bytes(total).values()]
+    return _row(scope, name, Accumulator.from_bytes(total))
+
+
+def _row(scope: str, name: str, total: Accumulator) -> bytes:
+    values = [[metric.name, metric.value, metric.n, metric.method] for metric in total.values()]
     return json.dumps({"scope": scope, "name": name, "values": values}, sort_keys=True).encode()

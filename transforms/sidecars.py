@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, pack, unpack
+from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, groups, pack, unpack
 from transforms.kernels import diversity, minhash, text
 from transforms.kernels.columns import ColumnMap
 from transforms.kernels.records import FileFormat
@@ -181,16 +181,18 @@ class SplitDiversity:
 
     def add(self, words: text.Words, readable: npt.NDArray[np.bool_], language: pa.Array) -> None:
         languages = language.fill_null("").dictionary_encode()
-        codes = languages.indices.to_numpy()
-        for code, name in enumerate(languages.dictionary.to_pylist()):
-            chosen = readable & (codes == code)
-            if chosen.any():
-                self._of(name).add(words, None if chosen.all() else chosen)
+        names = languages.dictionary.to_pylist()
+        places = np.flatnonzero(readable)
+        order, runs = groups(languages.indices.to_numpy()[places])
+        for code, start, end in runs:
+            self._of(names[code]).add(words, places[order[start:end]])
 
     def _of(self, language: str) -> diversity.Accumulator:
-        if language not in self.parts and len(self.parts) >= self._MOST_LANGUAGES:
-            language = self.OTHERS
-        return self.parts.setdefault(language, diversity.Accumulator.zero())
+        if language not in self.parts:
+            if len(self.parts) >= self._MOST_LANGUAGES:
+                language = self.OTHERS
+            self.parts.setdefault(language, diversity.Accumulator.zero())
+        return self.parts[language]
 
     def to_bytes(self) -> bytes:
         names = sorted(self.parts)
