@@ -67,7 +67,7 @@ class Facts:
     @cached_property
     def key(self) -> str:
         """Changes with any shard, and with how shards are split, because addresses count splits."""
-        return fingerprint(*(split.facts_name for split in self.splits))
+        return fingerprint(*(f"{split.facts_name}\0{shard.digest}" for shard in self.shards for split in shard.splits))
 
     @cached_property
     def weight(self) -> int:
@@ -151,9 +151,13 @@ class IndexBuilder:
 
     def bring_up_to_date(self) -> Indexed:
         """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
+        try:
+            custody = load_custody(self.config)
+        except CustodyFailed:
+            judge_reading(self.config, self.facts())  # broken input is told before broken custody
+            raise
         facts = self.facts()
         judge_reading(self.config, facts)
-        custody = load_custody(self.config)
         judge_custody(self.config, facts, custody)
         edges = self.edges(facts)
         fates = self.fates(facts, edges, custody)
@@ -175,15 +179,20 @@ class IndexBuilder:
         ledger = self.index.facts_ledger()
         stored = self.index.facts_files()
         unread = [shard for shard in shards if not _stands(ledger.get(shard.key), stored.get(shard.key, {}))]
+        # What could not be read may be readable now, without another size or time: a mode, a mount, a network.
+        broken = [shard for shard in shards if self.build and ledger.get(shard.key, {}).get("broken")]
+        before = {shard.key: ledger.get(shard.key) for shard in broken}
+        unread += [shard for shard in broken if shard not in unread]
         if unread:
             if not self.build:
                 raise self._stale("facts", f"{len(unread)} of {len(shards)} shards are new, changed or damaged")
             self.index.sweep_facts()
             for shard in unread:
-                if shard.key in ledger:  # damaged: what still looks finished must not be taken for it
+                if shard.key in ledger:  # damaged or broken: what still looks finished must not be taken for it
                     files.remove_tree(self.index.path("facts", shard.key))
             self._read(unread, ledger)
-            self.rebuilt.append("facts")
+            if any(ledger[shard.key] != before.get(shard.key) for shard in unread):
+                self.rebuilt.append("facts")
         read: list[ReadShard] = []
         index = 0
         for shard in shards:
@@ -233,7 +242,7 @@ class IndexBuilder:
             if failed and failed.failure_code == "missing_column":
                 raise UsageError(
                     "missing_column",
-                    f"sources.{shard.source}.columns: in {shard.path!r}, {failed.failure}",
+                    f"sources.{shard.source}.columns: {failed.failure}",
                     source=shard.source,
                     shard=shard.name,
                 )
@@ -243,6 +252,7 @@ class IndexBuilder:
             ledger[shard.key] = {
                 "source": shard.source,
                 "shard": shard.name,
+                "broken": failed is not None,
                 "splits": [[part.row_groups, part.first_row, part.weight] for part in ranges[shard.key]],
                 "summaries": [json.loads(summary.to_bytes()) for summary in of_shard[shard.key]],
             }
@@ -365,16 +375,25 @@ def judge_reading(config: Config, facts: Facts) -> None:
     if bad <= config.max_bad_records:
         return
     examples = [
-        {"source": shard.shard.source, "shard": shard.shard.name, "row": row, "problem": problem}
+        {
+            "source": shard.shard.source,
+            "shard": shard.shard.name,
+            "row": row if shard.digest else None,  # where the whole file is broken, no row is
+            "problem": problem,
+        }
         for shard in facts.shards
         for summary in shard.summaries
         for row, problem in summary.problems
     ][:10]
-    lines = "".join(f"\n  {e['source']}/{e['shard']} row {e['row']}: {e['problem']}" for e in examples[:5])
+    lines = "".join(
+        f"\n  {e['source']}/{e['shard']}{'' if e['row'] is None else ' row ' + str(e['row'])}: {e['problem']}"
+        for e in examples[:5]
+    )
     more = f"\n  and {bad - 5:,} more" if bad > 5 else ""
     raise BadInput(
         "bad_records",
-        f"{bad:,} records could not be read; max_bad_records tolerates {config.max_bad_records:,}.{lines}{more}\n"
+        f"{bad:,} {'record' if bad == 1 else 'records'} could not be read; max_bad_records tolerates "
+        f"{config.max_bad_records:,}.{lines}{more}\n"
         f"Mend the files, or set max_bad_records: {bad} to count them as drops.",
         bad_records=bad,
         tolerated=config.max_bad_records,

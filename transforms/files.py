@@ -12,7 +12,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -52,12 +51,9 @@ def list_files(pattern: str) -> list[FileInfo]:
     if is_local(pattern):
         import glob
 
-        found = []
-        for path in sorted(glob.glob(pattern, recursive=True)):
-            stat = os.stat(path)
-            if os.path.isfile(path):
-                found.append(FileInfo(path, stat.st_size, f"{stat.st_mtime_ns}"))
-        return found
+        paths = sorted(glob.glob(pattern, recursive=True))
+        # A link that leads nowhere is a file that cannot be read; a folder or a pipe is none.
+        return [_local_info(path) for path in paths if os.path.isfile(path) or not os.path.exists(path)]
     match = _filesystems().match([pattern])[0]
     return sorted(
         (
@@ -66,6 +62,14 @@ def list_files(pattern: str) -> list[FileInfo]:
         ),
         key=lambda info: info.path,
     )
+
+
+def _local_info(path: str) -> FileInfo:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return FileInfo(path, 0, "gone")  # reading it will say why
+    return FileInfo(path, stat.st_size, f"{stat.st_mtime_ns}")
 
 
 def exists(path: str) -> bool:
@@ -149,7 +153,12 @@ def remove_tree(path: str) -> None:
         _filesystems().delete([path])
 
 
+_WILDCARD = re.compile(r"\[[*?[]\]|[*?[]")
+
+
 def fixed_prefix(pattern: str) -> str:
     """The folder above a glob's first wildcard: what shard names are relative to."""
-    head = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    return head[: head.rfind("/") + 1] if head != pattern else str(Path(pattern).parent) + "/"
+    # [*], [?] and [[] are how a glob spells the character itself.
+    wildcard = next((match.start() for match in _WILDCARD.finditer(pattern) if len(match[0]) == 1), len(pattern))
+    folder = pattern[: pattern.rfind("/", 0, wildcard) + 1]
+    return _WILDCARD.sub(lambda match: match[0][1:2] or match[0], folder)
