@@ -38,7 +38,7 @@ class _Quiet:
 
 
 class _Log:
-    """One line when a stage starts, every few seconds, and when it ends."""
+    """One line every few seconds, and one when a stage ends."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
@@ -56,7 +56,7 @@ class _Log:
         finally:
             ended.set()
             thread.join()
-        self.say(f"{name}: done, {_amounts(*poll())} in {time.monotonic() - started:.1f} s")
+        self.say(_line_at_end(name, *poll(), time.monotonic() - started))
 
     def say(self, line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
@@ -102,10 +102,17 @@ class _Bar:
 
 
 def _line(name: str, total: int, documents: int, size: int, seconds: float) -> str:
+    if not documents and not size:  # nothing yet, or counted in processes that this one cannot see into
+        return f"{name}: {seconds:.0f} s so far"
     share = f"{100 * min(size, total) // total} %, " if total and size else ""
     left = f", about {seconds * (total - size) / size:.0f} s left" if 0 < size < total else ""
     rate = f", {size / seconds / 1e6:.1f} MB/s" if size else ""
     return f"{name}: {share}{_amounts(documents, size)}{rate}{left}"
+
+
+def _line_at_end(name: str, documents: int, size: int, seconds: float) -> str:
+    amounts = f", {_amounts(documents, size)}" if documents or size else ""
+    return f"{name}: done{amounts} in {seconds:.1f} s"
 
 
 def _amounts(documents: int, size: int) -> str:

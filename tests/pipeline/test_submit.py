@@ -1,0 +1,175 @@
+"""Beam's flags: completed, checked, never dropped in silence; and what a failed pipeline says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+
+from pipeline.errors import AnchormixError, CustodyFailed, UsageError
+from pipeline.progress import make_progress
+from pipeline.submit import LOCAL_RUNNER, Runner, make_runner
+
+ROOT = Path(__file__).parents[2]
+
+
+def runner(*flags: str) -> Runner:
+    return make_runner(flags, make_progress(quiet=True))
+
+
+def flag(made: Runner, name: str) -> list[str]:
+    return [given.split("=", 1)[1] for given in made.arguments if given.startswith(f"--{name}=")]
+
+
+def test_without_flags_every_core_of_this_machine_works() -> None:
+    made = runner()
+    assert flag(made, "runner") == [LOCAL_RUNNER]
+    assert flag(made, "direct_num_workers") == [str(os.cpu_count() or 1)]
+    assert made.scratch("folder") == "folder"
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        (("--direct_num_workers=1",), ["in_memory"]),
+        (("--direct_num_workers", "1"), ["in_memory"]),
+        (("--direct_num_workers=3",), ["multi_threading"]),
+        (("--direct_num_workers=3", "--direct_running_mode=multi_processing"), ["multi_processing"]),
+    ],
+)
+def test_one_worker_needs_no_threads_and_what_is_given_stands(flags: tuple[str, ...], mode: list[str]) -> None:
+    assert flag(runner(*flags), "direct_running_mode") == mode
+
+
+@pytest.mark.parametrize("name", ["DirectRunner", "directrunner", "direct", "FnApiRunner", LOCAL_RUNNER])
+@pytest.mark.parametrize("form", ["--runner={}", "--runner {}"])
+def test_every_name_of_the_local_runner_means_the_same_engine(form: str, name: str) -> None:
+    made = runner(*form.format(name).split())
+    assert made.arguments == runner().arguments
+    assert made.run_files
+
+
+def test_direct_runner_neither_looks_for_another_engine_nor_downloads_one() -> None:
+    code = (
+        "import sys, urllib.request\n"
+        "def refuse(*_, **__): raise AssertionError('something is downloaded')\n"
+        "urllib.request.urlopen = refuse\n"
+        "from pipeline.progress import make_progress\n"
+        "from pipeline.submit import make_runner\n"
+        "import apache_beam as beam\n"
+        "made = make_runner(['--runner=DirectRunner'], make_progress(True))\n"
+        "made.run('index', 1, lambda pipeline: pipeline | beam.Create([1]) | beam.Reshuffle())\n"
+        "print([name for name in sys.modules if 'prism' in name])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "run_files"),
+    [
+        (("--runner=FlinkRunner",), False),
+        (("--runner=PortableRunner", "--job_endpoint=localhost:8099"), False),
+        (("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"), True),
+    ],
+)
+def test_packets_go_through_files_only_where_workers_share_a_disk(flags: tuple[str, ...], run_files: bool) -> None:
+    made = runner(*flags)
+    assert made.arguments == flags, "an engine's flags are its user's"
+    assert made.scratch("folder") == ("folder" if run_files else None)
+
+
+def test_the_environment_may_choose_the_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANCHORMIX_EXCHANGE", "shuffle")
+    assert not runner().run_files
+    monkeypatch.setenv("ANCHORMIX_EXCHANGE", "files")
+    assert runner("--runner=FlinkRunner").run_files
+    monkeypatch.setenv("ANCHORMIX_EXCHANGE", "pigeon")
+    with pytest.raises(UsageError, match="files or shuffle") as caught:
+        runner()
+    assert caught.value.code == "bad_environment"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--direct_num_worker=2",), "--direct_num_workers"),
+        (("--parallelismm=2", "--runner=FlinkRunner"), "--parallelism"),
+        (("--direct_runing_mode", "multi_threading"), "--direct_running_mode"),
+        (("--utterly-unknown",), "--utterly-unknown"),
+        (("stray",), "stray"),
+    ],
+)
+def test_a_flag_that_beam_would_drop_is_refused(flags: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        runner(*flags)
+    assert caught.value.code == "unknown_beam_flag"
+    assert flags[0] in caught.value.message
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["--direct_num_workers=two", "--direct_running_mode=magic"])
+def test_a_value_that_beam_cannot_read_is_refused_with_its_flag(value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        runner(value)
+    assert caught.value.code == "bad_beam_flag"
+    assert value.split("=")[0] in caught.value.message
+
+
+def test_a_flag_of_beam_that_this_project_never_mentions_passes() -> None:
+    made = runner("--temp_location=/tmp/x", "--experiments=use_x", "--save_main_session")
+    assert made.arguments[:3] == ("--temp_location=/tmp/x", "--experiments=use_x", "--save_main_session")
+
+
+# What a pipeline that fails says
+
+
+def fail(element: int) -> None:
+    raise ZeroDivisionError(f"element {element} divides nothing")
+
+
+def test_a_workers_exception_is_one_line_and_the_traceback_is_kept() -> None:
+    with pytest.raises(AnchormixError) as caught:
+        runner("--direct_num_workers=1").run("edges", 1, lambda pipeline: pipeline | beam.Create([7]) | beam.Map(fail))
+    error = caught.value
+    log = Path(error.details["log"])
+    try:
+        assert (error.exit_code, error.code) == (1, "pipeline_failed")
+        assert "edges" in error.message
+        assert "element 7 divides nothing" in error.message
+        assert "\n" not in error.message
+        assert str(log) in error.message
+        assert "Traceback" in log.read_text()
+    finally:
+        log.unlink()
+
+
+def test_a_diagnosis_made_in_the_driver_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnosis = CustodyFailed("altered_shard", "it was altered")
+
+    def refuse(_: Any) -> None:
+        raise diagnosis
+
+    monkeypatch.setattr(beam.Pipeline, "run", refuse)
+    with pytest.raises(CustodyFailed) as caught:
+        runner().run("index", 1, lambda pipeline: None)
+    assert caught.value is diagnosis
+
+
+def test_a_pipeline_that_its_engine_gave_up_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GivenUp:
+        state = "CANCELLED"
+
+        def wait_until_finish(self) -> str:
+            return "CANCELLED"
+
+    monkeypatch.setattr(beam.Pipeline, "run", lambda _: GivenUp())
+    with pytest.raises(AnchormixError, match="CANCELLED") as caught:
+        runner().run("mix", 1, lambda pipeline: None)
+    assert caught.value.code == "pipeline_failed"
