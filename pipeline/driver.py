@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +31,7 @@ from pipeline.verify import Verification, audit_mix, verify_mix
 from transforms import files
 from transforms.batches import unpack
 from transforms.exchange import gathered
+from transforms.kernels.audit import ShardAudit
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, Stratum, floor_table, plan_mixture
 from transforms.kernels.schemas import Provenance
@@ -160,7 +161,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
                 group_by=group_columns([*claims.floors, *claims.caps]),
                 recount=config.tokens.column is None,
             )
-            manifest = build_manifest(claims, audits)
+            manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             publish.write_diversity(folder, written.diversity)
             write_cards(folder, manifest)
@@ -300,6 +301,16 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
     )
 
 
+def _grown(config: Config, audits: Sequence[ShardAudit]) -> Iterator[str]:
+    """What the layout had to do to hold the floor in every row group."""
+    longest = max((group.rows for audit in audits for group in audit.row_groups), default=0)
+    if longest > config.mix.row_group:
+        yield (
+            f"row groups have up to {longest:,} rows, and mix.row_group asks for {config.mix.row_group:,}: the floor "
+            "leaves too little slack to cut sooner. A lower floor, or larger shards, would bring them nearer."
+        )
+
+
 def _claim(rule: Rule) -> RuleClaim:
     return RuleClaim(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
 
@@ -370,6 +381,3 @@ def _write_run(folder: Path, command: Sequence[str], builder: IndexBuilder, inde
         "version": __version__,
     }
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-__all__ = ["accounts", "bring_up_to_date", "make_plan", "mix", "plan", "replace", "run"]
