@@ -7,6 +7,8 @@ So a reader sees no mix, or a whole one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -76,15 +78,34 @@ def staging(output: str, run_id: str) -> Iterator[Path]:
     parent = Path(output).parent
     parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{Path(output).name}{_STAGING}"
-    for left_over in parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    for left_over in parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(FileNotFoundError), _held(left_over) as ours:
+            if ours:
+                shutil.rmtree(left_over, ignore_errors=True)
     folder = parent / f"{prefix}{run_id}"
-    for name in ("data", "fates", "custody"):
-        (folder / name).mkdir(parents=True)
+    folder.mkdir()
+    with _held(folder):
+        for name in ("data", "fates", "custody"):
+            (folder / name).mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Whether this run holds a staging folder; a run that lives, from another index perhaps, holds its own."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except OSError as error:  # file systems without locks cannot tell
+            ours = not isinstance(error, BlockingIOError)
+        yield ours
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def publish(folder: Path, output: str) -> None:
@@ -96,7 +117,17 @@ def publish(folder: Path, output: str) -> None:
     _flush(folder / SUCCESS)
     with contextlib.suppress(OSError):
         os.rmdir(output)  # an empty folder may stand there
-    os.rename(folder, output)
+    try:
+        os.rename(folder, output)
+    except OSError:
+        if not os.path.exists(output):
+            raise
+        raise UsageError(
+            "output_exists",
+            f"output: while this run worked, {output!r} came into being. A published mix is never overwritten: name "
+            "another `output`, or run the same command again to compare.",
+            output=output,
+        ) from None
 
 
 def _flush(path: Path) -> None:

@@ -18,8 +18,9 @@ from typing import Any
 import corpus
 import pytest
 
-from pipeline import driver
+from pipeline import driver, publish
 from pipeline.config import load_config
+from pipeline.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")
@@ -133,7 +134,7 @@ def test_killed_at_every_stage_in_turn(project: Project) -> None:
 @pytest.mark.slow
 def test_killed_at_random_moments(project: Project) -> None:
     rng = random.Random()
-    for _ in range(3):
+    for _ in range(2):
         project.reset()
         delay = rng.uniform(0.3, 1) * project.seconds
         until = time.monotonic() + delay
@@ -194,5 +195,38 @@ def test_interrupted_by_its_user(project: Project) -> None:
     told = json.loads(stdout)
     assert (process.returncode, told["exit"], told["error"]["code"]) == (1, 1, "interrupted")
     assert not project.output.exists()
-    assert left_over(project.output.parent) == []
+    assert all(name.endswith(".tmp") for name in left_over(project.output.parent))
     project.assert_next_run_ends_well()
+
+
+# Runs that live: two indexes, one output.
+
+
+def test_staging_sweeps_what_died_and_leaves_alone_what_lives(tmp_path: Path) -> None:
+    output = tmp_path / "mix [v*]"
+    dead = tmp_path / f".{output.name}.staging-dead"
+    neighbour = tmp_path / ".mix v.staging-dead"  # matches where the output's name is read as a pattern
+    for folder in (dead, neighbour):
+        (folder / "data").mkdir(parents=True)
+    with publish.staging(str(output), "first") as first:
+        assert not dead.exists()
+        assert neighbour.exists()
+        with publish.staging(str(output), "second") as second:
+            assert (first / "data").is_dir()
+            assert (second / "data").is_dir()
+    assert not first.exists()
+    assert not second.exists()
+
+
+def test_the_second_of_two_runs_that_publish_is_told(tmp_path: Path) -> None:
+    output = tmp_path / "mix"
+    with publish.staging(str(output), "first") as first, publish.staging(str(output), "second") as second:
+        for folder, content in ((first, "one"), (second, "two")):
+            (folder / "manifest.json").write_text(content)
+        publish.publish(first, str(output))
+        with pytest.raises(UsageError, match="came into being") as caught:
+            publish.publish(second, str(output))
+    assert caught.value.code == "output_exists"
+    assert (output / "manifest.json").read_text() == "one"
+    assert (output / "_SUCCESS").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["mix"]
