@@ -450,7 +450,7 @@ def custody_warnings(config: Config, facts: Facts, custody: Custody) -> list[str
     for source in config.sources:
         if source.custody is None:
             continue
-        for verdict, why in ((ALTERED, "were changed after signing"), (UNLISTED, "are in no manifest")):
+        for verdict, why in ((ALTERED, "were changed after signing"), (UNLISTED, "are in no manifest that counts")):
             names = [name for (owner, name), found in verdicts.items() if (owner, found) == (source.name, verdict)]
             if names:
                 warnings.append(
