@@ -1,7 +1,7 @@
 # Two targets are enough to start: `make demo` and `make test`. Both make their own environment in .venv.
 
 PYTHON ?= $(firstword $(shell for name in python3 python3.13 python3.12 python3.11; do \
-	command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$name; done))
+	command -v $$name >/dev/null 2>&1 && $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name; done))
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo

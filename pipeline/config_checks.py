@@ -39,6 +39,10 @@ NOT_YET = {
 def refuse_later_keys(config: Config, at: At) -> None:
     for path, says in NOT_YET.items():
         _refuse(config, path.split("."), says, at)
+    for key, folder in (("output", config.output), ("index", config.index)):
+        if is_url(folder):
+            says = "not available yet: only folders of a local or mounted file system are written; inputs may be URLs"
+            (at / key).fail("not_yet", says, folder)
 
 
 def _refuse(owner: Any, names: list[str], says: str, at: At) -> None:

@@ -104,6 +104,7 @@ def mixture_params(config: Config) -> mixture.MixtureParams:
         layout=mix.layout,
         shards=None if mix.shards == "auto" else int(mix.shards),
         shard_bytes=mix.shard_bytes,
+        seed=config.seed,
         row_group=mix.row_group,
     )
 

@@ -261,6 +261,10 @@ def _check_signature(
 ) -> list[Finding]:
     """The signed statement is the one that the manifest here makes, and its subjects are the bytes that lie here."""
     try:
+        if not (out / SIGNED_MANIFEST).exists():
+            return [
+                Finding(SIGNED, "not_signed", f"{SIGNED_MANIFEST}, a signed statement", "no such file: it is unsigned")
+            ]
         envelope = parse_envelope((out / SIGNED_MANIFEST).read_bytes())
         signed = json.loads(envelope.payload)
         subjects = {subject["name"]: subject["digest"]["sha256"] for subject in signed["subject"]}

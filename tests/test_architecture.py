@@ -64,6 +64,8 @@ def test_importing_a_light_module_leaves_beam_out(module: str) -> None:
 
 
 def test_the_help_page_loads_no_heavy_library() -> None:
-    program = "import sys, pipeline.cli; print([m for m in ('apache_beam', 'numba', 'pyarrow', 'numpy') if m in sys.modules])"
+    program = (
+        "import sys, pipeline.cli; print([m for m in ('apache_beam', 'numba', 'pyarrow', 'numpy') if m in sys.modules])"
+    )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert told.stdout.strip() == "[]"

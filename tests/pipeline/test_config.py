@@ -857,3 +857,14 @@ def test_importing_the_config_is_quick_and_light() -> None:
     ]
     assert all(len(run) == 1 for run in runs), runs
     assert min(float(run[0]) for run in runs) < 0.2
+
+
+@pytest.mark.parametrize("key", ["output", "index"])
+def test_writing_to_a_store_is_refused_until_it_is_safe(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "mix.yaml"
+    path.write_text(
+        "version: 1\noutput: out/mix\nsources: [{name: a, files: [a.jsonl]}]\nmix: {floors: {human_verified: 0}}\n"
+    )
+    with pytest.raises(UsageError, match=f"{key}.*s3://bucket/x") as caught:
+        load_config(path, [f"{key}=s3://bucket/x"])
+    assert caught.value.code == "not_yet"
