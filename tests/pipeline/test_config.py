@@ -256,7 +256,7 @@ def test_what_is_no_amount_is_refused(folder: Folder, text: str) -> None:
 
 def test_paths_are_relative_to_the_config(folder: Folder) -> None:
     tree = changed("sources.0.files", ["../data/*.parquet", "/abs/x.csv", "s3://bucket/a/../*.parquet", "gs://b/**"])
-    config = folder.load(tree, "output=gs://mixes/one", "sign={key: k.key}")
+    config = folder.load(tree, "output=gs://mixes/one", "sign={key: k.key}", later=True)
     parent = folder.path.parent
     expected = (f"{parent}/data/*.parquet", "/abs/x.csv", "s3://bucket/a/../*.parquet", "gs://b/**")
     assert config.sources[0].files == expected
@@ -299,7 +299,7 @@ def test_what_is_written_never_meets_what_is_read(
     ],
 )
 def test_folders_beside_the_data_are_fine(folder: Folder, output: str, index: str, files: str) -> None:
-    folder.load({**changed("sources.0.files", files), "output": output, "index": index})
+    folder.load({**changed("sources.0.files", files), "output": output, "index": index}, later=True)
 
 
 # Syntax, variables, overrides
