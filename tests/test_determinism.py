@@ -15,7 +15,7 @@ from typing import Any
 import corpus
 import pyarrow.parquet as pq
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline import driver
 from pipeline.config import load_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import corpus
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline import driver
 from pipeline.config import load_config
@@ -81,7 +81,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(indexed: Project, tmp_path: Path) -> Project:
+def project(indexed: Project, tmp_path: Path) -> Iterator[Project]:
     """The indexed project, put aside and put back, because an index knows its shards by their absolute paths."""
     shutil.copytree(indexed.folder, tmp_path / "aside", dirs_exist_ok=True)
     yield indexed
@@ -355,9 +355,9 @@ def test_a_ledger_that_cannot_be_read_is_said_with_its_path(name: str, content: 
 
 def test_commands_that_never_index_say_what_to_run(project: Project) -> None:
     shutil.rmtree(project.index)
-    for command in (driver.plan, lambda *given: driver.mix(*given, [])):
+    for command, more in ((driver.plan, ()), (driver.mix, ([],))):
         with pytest.raises(AnchormixError, match="anchormix index") as caught:
-            command(load_config(project.config), ONE_WORKER, True)
+            command(load_config(project.config), ONE_WORKER, True, *more)
         assert (caught.value.exit_code, caught.value.code) == (2, "stale_index")
 
 
