@@ -31,5 +31,5 @@ setup(
     extras_require={
         "dev": ["build", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["anchormix=pipeline.cli:main"]},
+    entry_points={"console_scripts": ["anchormix=pipeline.cli:console"]},
 )

@@ -1,5 +1,5 @@
 """`python -m pipeline` is `anchormix`."""
 
-from pipeline.cli import main
+from pipeline.cli import console
 
-main(prog_name="anchormix")
+console()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -309,5 +311,15 @@ def _command_line() -> list[str]:
     return ["anchormix", *sys.argv[1:]]
 
 
-if __name__ == "__main__":
-    main()
+def console() -> None:
+    """The installed command: `main`, and an end that does not wait for threads which a failed runner left behind."""
+    code: Any = 0
+    try:
+        main(prog_name="anchormix")
+    except SystemExit as ended:
+        code = ended.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TextIO
 
 Poll = Callable[[], tuple[int, int]]
 """Documents and bytes done so far."""
@@ -40,8 +40,11 @@ class _Quiet:
 class _Log:
     """One line every few seconds, and one when a stage ends."""
 
+    _stream: TextIO | None = None  # as it was when the stage began: the pipeline puts what Beam prints elsewhere
+
     @contextlib.contextmanager
     def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
+        self._stream = sys.stderr
         started = time.monotonic()
         ended = threading.Event()
 
@@ -59,14 +62,17 @@ class _Log:
         self.say(_line_at_end(name, *poll(), time.monotonic() - started))
 
     def say(self, line: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=self._stream or sys.stderr, flush=True)
 
 
 class _Bar:
     """A bar with documents, bytes, rate and time left; it stays, full, when the stage is done."""
 
+    _stream: TextIO | None = None
+
     @contextlib.contextmanager
     def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
+        self._stream = sys.stderr
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
@@ -79,7 +85,7 @@ class _Bar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Bars(*columns, console=Console(stderr=True)) as bars:
+        with Bars(*columns, console=Console(file=self._stream)) as bars:
             task = bars.add_task(name, total=max(1, total_bytes), documents=0)
             ended = threading.Event()
 
@@ -98,7 +104,7 @@ class _Bar:
             bars.update(task, completed=max(1, total_bytes), documents=poll()[0])
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=self._stream or sys.stderr, flush=True)
 
 
 def _line(name: str, total: int, documents: int, size: int, seconds: float) -> str:

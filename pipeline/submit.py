@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import logging
 import os
 import re
 import tempfile
+import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import AnchormixError, UsageError
 from pipeline.progress import Progress
@@ -28,6 +32,7 @@ class Runner:
 
     arguments: tuple[str, ...]  # complete Beam flags
     run_files: bool  # packets go through files, because all workers share this machine's disk
+    in_process: bool  # workers are threads of this process, or its children
     progress: Progress
 
     def scratch(self, folder: str) -> str | None:
@@ -44,28 +49,93 @@ class Runner:
         counters.reset(stage)
         pipeline = beam.Pipeline(options=PipelineOptions(list(self.arguments)))
         define(pipeline)
-        with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)):
-            try:
-                result = pipeline.run()
-                state = result.wait_until_finish()
-            except AnchormixError:
-                raise
-            except Exception as error:
-                raise _pipeline_failed(stage, error) from error
-        if str(state or result.state) != "DONE":
+        with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
+            state = _finish(stage, pipeline, log)
+        if state != "DONE":
             raise AnchormixError(
                 "pipeline_failed",
-                f"{stage}: the runner ended the pipeline as {state or result.state}; its own log says why.",
+                f"{stage}: the runner ended the pipeline as {state}; its own log says why.",
                 stage=stage,
-                state=str(state),
+                state=state,
             )
 
 
-def _pipeline_failed(stage: str, error: Exception) -> AnchormixError:
+class _BeamLog(logging.Handler):
+    """Keeps what Beam logs in this process: told whole in a file if a pipeline fails, and not at all if none does."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: deque[str] = deque(maxlen=1000)
+        self.worker_failed = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        if record.name.endswith("sdk_worker") and "Error processing instruction" in record.getMessage():
+            self.worker_failed.set()
+
+    def write(self, text: str) -> None:
+        """What Beam prints past the log, tracebacks of workers above all."""
+        self.lines.extend(text.splitlines())
+
+
+@contextlib.contextmanager
+def _beam_log(in_process: bool) -> Iterator[_BeamLog]:
+    """Where workers run in this process their words are kept from the terminal; an engine's are its own affair."""
+    handler = _BeamLog()
+    aside: Any = contextlib.redirect_stderr(cast(Any, handler)) if in_process else contextlib.nullcontext()
+    logger = logging.getLogger("apache_beam")
+    propagated = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = propagated and not in_process
+    try:
+        with aside:
+            yield handler
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(handler)
+
+
+def _finish(stage: str, pipeline: Any, log: _BeamLog) -> str:
+    """Run a pipeline to its end and name its state.
+
+    After an exception in one of its threads the local runner can wait for ever for the others, so it runs in a thread
+    of its own that is given up some time after the first failure.
+    """
+    ended: list[str | BaseException] = []
+
+    def run() -> None:
+        try:
+            result = pipeline.run()
+            ended.append(str(result.wait_until_finish() or result.state))
+        except BaseException as error:  # handed to the waiting thread, whatever it is
+            ended.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    give_up = float("inf")
+    while thread.is_alive() and time.monotonic() < give_up:
+        thread.join(_POLL_SECONDS)
+        if log.worker_failed.is_set() and give_up == float("inf"):
+            give_up = time.monotonic() + _GRACE_SECONDS
+    outcome = ended[0] if ended else RuntimeError("\n".join(log.lines))
+    if isinstance(outcome, Exception) and not isinstance(outcome, AnchormixError):
+        raise _pipeline_failed(stage, outcome, log) from outcome
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 15.0
+
+
+def _pipeline_failed(stage: str, error: Exception, said: _BeamLog) -> AnchormixError:
     with tempfile.NamedTemporaryFile("w", prefix=f"anchormix-{stage}-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
+        log.writelines(f"{line}\n" for line in said.lines)
     reason = str(error).strip().splitlines()
     first = next((line for line in reversed(reason) if re.match(r"^[\w.]+(Error|Exception)\b", line)), None)
+    first = first and re.sub(r"^(RuntimeError: )+", "", first)
     return AnchormixError(
         "pipeline_failed",
         f"{stage}: the pipeline failed: {first or type(error).__name__ + ': ' + ' '.join(reason)[:300]}. Nothing was "
@@ -91,7 +161,7 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
             given.append(f"--direct_running_mode={'in_memory' if workers == '1' else 'multi_threading'}")
     embedded = _option(given, "job_endpoint") == "embed"
     _refuse_unknown(given)
-    return Runner(tuple(given), _carrier(local or embedded), progress)
+    return Runner(tuple(given), _carrier(local or embedded), local or embedded, progress)
 
 
 def _carrier(local: bool) -> bool:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import corpus
 import pytest
+import yaml
 
+from pipeline import submit
 from pipeline.errors import AnchormixError, CustodyFailed, UsageError
 from pipeline.progress import make_progress
 from pipeline.submit import LOCAL_RUNNER, Runner, make_runner
@@ -173,3 +179,38 @@ def test_a_pipeline_that_its_engine_gave_up_is_no_success(monkeypatch: pytest.Mo
     with pytest.raises(AnchormixError, match="CANCELLED") as caught:
         runner().run("mix", 1, lambda pipeline: None)
     assert caught.value.code == "pipeline_failed"
+
+
+def test_a_runner_that_hangs_after_a_worker_failed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def run(self) -> None:
+            logging.getLogger("apache_beam.runners.worker.sdk_worker").error("Error processing instruction bundle_1")
+            print("OSError: [Errno 28] No space left on device", file=sys.stderr)
+            threading.Event().wait(60)
+
+    monkeypatch.setattr(submit, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(submit, "_POLL_SECONDS", 0.05)
+    started = time.monotonic()
+    with submit._beam_log(True) as log, pytest.raises(AnchormixError, match="No space left on device") as caught:
+        submit._finish("mix", Stuck(), log)
+    assert caught.value.code == "pipeline_failed"
+    assert time.monotonic() - started < 30
+
+
+def test_what_a_failing_worker_prints_stays_off_the_terminal(tmp_path: Path) -> None:
+    blocked = corpus.minimal_config(tmp_path)
+    index = Path(yaml.safe_load(blocked.read_text()).get("index") or tmp_path / "mix.index")
+    index = index if index.is_absolute() else tmp_path / index
+    index.mkdir(parents=True)
+    (index / "facts").write_bytes(b"")  # a file where workers need a folder
+    told = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(blocked), "--quiet"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert told.returncode == 1
+    assert "Traceback" not in told.stderr
+    assert "Not a directory" in told.stderr
