@@ -20,7 +20,7 @@ Define = Callable[[beam.Pipeline], None]
 
 def _tasks(pipeline: beam.Pipeline, tasks: Sequence[bytes]) -> Any:
     """Tasks spread over workers; callers put the largest first."""
-    return pipeline | "Tasks" >> beam.Create(list(tasks)) | "SpreadTasks" >> beam.Reshuffle()
+    return pipeline | "Tasks" >> beam.Create(list(tasks), reshuffle=False) | "SpreadTasks" >> beam.Reshuffle()
 
 
 def facts(splits: Sequence[bytes], settings: Mapping[str, SourceSettings], report: str) -> Define:
@@ -58,7 +58,7 @@ def mix(tasks: Sequence[bytes], splits: Sequence[bytes], transform: WriteMix, di
         written = _tasks(pipeline, tasks) | "WriteMix" >> transform
         read = (
             pipeline
-            | "Splits" >> beam.Create(list(splits))
+            | "Splits" >> beam.Create(list(splits), reshuffle=False)
             | "SpreadSplits" >> beam.Reshuffle()
             | "ReadStatistics" >> ReadSplitStatistics()
         )

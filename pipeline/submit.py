@@ -42,12 +42,12 @@ class Runner:
     def run(self, stage: str, total_bytes: int, define: Callable[[Any], None]) -> None:
         """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
 
+        from pipeline.beam_options import ParsedOnce
         from transforms import counters
 
         counters.reset(stage)
-        pipeline = beam.Pipeline(options=PipelineOptions(list(self.arguments)))
+        pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
         define(pipeline)
         with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
             state = _finish(stage, pipeline, log)

@@ -79,7 +79,7 @@ class SettleFates(beam.PTransform):
             (
                 tasks | "RankTasks" >> beam.ParDo(_SplitTask()),
                 tasks.pipeline
-                | "EdgeFiles" >> beam.Create([path.encode() for path in edge_files])
+                | "EdgeFiles" >> beam.Create([path.encode() for path in edge_files], reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
                 | "AskRanks" >> beam.ParDo(_AskRanks()),
             )
