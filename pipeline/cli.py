@@ -17,6 +17,7 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import AnchormixError, UsageError
+from pipeline.memory import keep_memory
 from pipeline.outcome import Outcome
 
 
@@ -314,6 +315,7 @@ def _command_line() -> list[str]:
 def console() -> None:
     """The installed command: `main`, and an end that does not wait for threads which a failed runner left behind."""
     code: Any = 0
+    keep_memory()
     try:
         main(prog_name="anchormix")
     except SystemExit as ended:

@@ -391,10 +391,18 @@ def _send_rows(held: list[pa.Table], split: int, sequence: int, compression: str
         table = table.take(order)
     options = pa.ipc.IpcWriteOptions(compression=compression)
     for shard, start, end in runs:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
-            stream.write_table(table.slice(start, end - start))
-        yield shard, packet(memoryview(sink.getvalue()), split, sequence)
+        yield shard, packet(_as_stream(table.slice(start, end - start), options), split, sequence)
+
+
+def _as_stream(rows: pa.Table, options: pa.ipc.IpcWriteOptions) -> memoryview:
+    """Rows as an Arrow stream. The buffer is sized in advance: one that grows is copied at every step."""
+    batches = rows.to_batches()
+    room = sum(pa.ipc.get_record_batch_size(batch) for batch in batches) + 1024 * (len(batches) + 1)
+    sink = pa.FixedSizeBufferWriter(buffer := pa.allocate_buffer(room + rows.schema.serialize().size))
+    with pa.ipc.new_stream(sink, rows.schema, options=options) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return memoryview(buffer)[: sink.tell()]
 
 
 class _WriteShard(beam.DoFn):
