@@ -48,9 +48,19 @@ def candidate_pairs(band: U64, length: npt.NDArray[np.uint8], digest: U64, docum
         band: band hash of each record; records with equal hashes form a bucket.
         length, digest, documents: order inside a bucket, from facts alone, so that pivots depend on content only.
     """
-    order = np.lexsort((documents, digest, length, band))
+    shared = _sharing(band)
+    order = shared[np.lexsort((documents[shared], digest[shared], length[shared], band[shared]))]
     left, right = _pivot_pairs(band[order], documents[order], PIVOTS)
     return np.minimum(left, right), np.maximum(left, right)
+
+
+def _sharing(band: U64) -> I64:
+    """Records whose band hash occurs more than once: few, so that only they need a full ordering."""
+    order = np.argsort(band)
+    in_order = band[order]
+    same = in_order[1:] == in_order[:-1]
+    found: I64 = order[np.r_[False, same] | np.r_[same, False]] if len(order) else order
+    return found
 
 
 def distinct_pairs(left: U64, right: U64) -> tuple[U64, U64]:
