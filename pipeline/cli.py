@@ -122,6 +122,8 @@ def command(name: str | None = None, **settings: Any) -> Callable[[Callable[...,
 def _tell_error(command: str | None, error: AnchormixError, as_json: bool) -> None:
     if as_json:
         _print_error(command, error)
+    elif error.report:
+        click.echo(error.report)
     click.echo(f"{' '.join(filter(None, ('anchormix', command)))}: {error.message}", err=True)
 
 

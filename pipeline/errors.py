@@ -22,6 +22,7 @@ class AnchormixError(Exception):
     """Base of every error that a command reports without a traceback."""
 
     exit_code: ClassVar[int] = 1
+    report: str = ""  # what people are shown on stdout before the message; programs have the details
 
     def __init__(self, code: str, message: str, **details: Any) -> None:
         super().__init__(message)

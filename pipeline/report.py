@@ -80,7 +80,13 @@ def verification_table(verification: Verification, *, color: bool | None = None)
     console = _Screen(color)
     passed = verification.passed
     totals = verification.totals
-    counted = f"  {totals['documents']:,} documents, {totals['tokens']:,} tokens recounted in {verification.out}"
+    tokens = f"{totals['tokens']:,} tokens"
+    counted = f"  {totals['documents']:,} documents, {tokens} recounted in {verification.out}"
+    if verification.tokens_from is not None:
+        counted = (
+            f"  {totals['documents']:,} documents recounted, {tokens} as counted by {verification.tokens_from}, "
+            f"in {verification.out}"
+        )
     console.line(Text("PASS" if passed else "FAIL", "bold green" if passed else "bold red"), counted)
     console.verification(verification)
     console.line("\nLogical digest: ", verification.logical_digest)

@@ -22,9 +22,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pipeline.attest import PAYLOAD_TYPE, key_id, load_public_key, parse_envelope
+from pipeline.config_kinds import nearest
+from pipeline.config_rules import GROUPS, PREFIXES, PROVENANCES
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.manifest import MANIFEST, SIGNED_MANIFEST, RuleClaim, human_floor, statement
 from pipeline.verify_consistent import Claimed, check_inputs, check_mix, read_claims, read_inputs
@@ -54,6 +57,13 @@ _UNASKED = {
     REPRODUCED: "reproduced: no --inputs given, so the inputs were not read again",
 }
 
+_FILES_AS_WRITTEN = (
+    "fates/: id, doc_id, reason, partner and similarity are taken as written, because the text of dropped documents is "
+    "not in the mix; only their number by source and fate is counted",
+    "inputs.parquet: bytes, rows and bad_records are taken as written, and sha256 is not compared with the input files",
+    "diversity.parquet, README.md, croissant.json, report.html, config.yaml, run.json: not read, and not signed",
+)
+
 _Read = TypeVar("_Read")
 Status = Literal["reached", "failed", "not checked"]
 
@@ -75,6 +85,7 @@ class Verification:
     logical_digest: str
     totals: dict[str, int]
     not_checked: list[str]
+    tokens_from: str | None = None  # who counted them, where they were not recounted
 
     @property
     def passed(self) -> bool:
@@ -131,6 +142,7 @@ def verify_mix(
     asked = [_asked(of, share) for of, share in floors]
     public_key = None if key is None else load_public_key(key)
     claimed, table = _sorted_out(read_claims(out), findings), _sorted_out(read_inputs(out), findings)
+    _require_sources(asked, claimed, table)
     if not staged and not (out / _SUCCESS).exists():
         findings.add(Finding(CONSISTENT, "not_published", "_SUCCESS, which is written last", "no such file"))
 
@@ -176,6 +188,7 @@ def verify_mix(
         logical_digest=logical_digest(audits),
         totals=_totals(audits),
         not_checked=_not_checked(claimed, levels, asked),
+        tokens_from=None if claimed is None or claimed.counter == "words" else claimed.counter,
     )
 
 
@@ -192,6 +205,9 @@ def _require_mix(out: Path) -> None:
 
 def _asked(of: str, share: Fraction) -> RuleClaim:
     rule = RuleClaim(of, share)
+    named = any(of.startswith(prefix) and of.removeprefix(prefix).strip() for prefix in PREFIXES)
+    if not named and of not in PROVENANCES and of not in GROUPS:
+        raise _unknown_floor(of, (*PROVENANCES, "human_any", *(f"{prefix}NAME" for prefix in PREFIXES)))
     if not rule.recountable:
         raise UsageError(
             "bad_floor",
@@ -200,6 +216,28 @@ def _asked(of: str, share: Fraction) -> RuleClaim:
             of=of,
         )
     return rule
+
+
+def _require_sources(asked: Sequence[RuleClaim], claimed: Claimed | None, table: pa.Table | None) -> None:
+    """A floor on a source that the mix was never made from is a slip of the pen, not a broken floor."""
+    if claimed is None or table is None:
+        return
+    known = {f"source:{name}" for name in (*claimed.sources, *table["source"].to_pylist())}
+    for rule in asked:
+        if rule.of.startswith("source:") and rule.of not in known:
+            raise _unknown_floor(rule.of, sorted(known))
+
+
+def _unknown_floor(of: str, valid: Sequence[str]) -> UsageError:
+    near = nearest(of, valid)
+    hint = f"did you mean {near!r}? " if near else ""
+    return UsageError(
+        "bad_floor",
+        f"--floor {of}: nothing in a mix is counted under that name; {hint}valid are {', '.join(valid)}",
+        of=of,
+        nearest=near,
+        valid=list(valid),
+    )
 
 
 def _sorted_out(read: _Read | Finding, findings: Findings) -> _Read | None:
@@ -318,7 +356,13 @@ def _not_checked(claimed: Claimed | None, levels: dict[str, Level], asked: Seque
     ]
     told += [f"{rule}: let off {', '.join(map(str, groups))}" for rule, groups in sorted(claimed.exempt.items())]
     told.append("tags other than human_verified, and evidence: what the pipeline concluded, taken as written")
+    told.append("language, license, doc_id, represents and kept columns: taken as written, also with --inputs")
     told.append("plan, config_digest, seed, as_of, parent, code_version: claims that a folder alone cannot prove")
-    told.append("similarities in fates/: the text of dropped documents is not in the mix")
+    told += _FILES_AS_WRITTEN
+    if levels[SIGNED].status != "reached":
+        told.append(
+            f"epochs, custody, notes, and each source's tags and bad_records in {MANIFEST}: claims that nothing but a "
+            "signature vouches for"
+        )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]
     return told

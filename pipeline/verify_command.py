@@ -37,6 +37,7 @@ def verify_folder(
     )
     error = verification.error()
     if error is not None:
+        error.report = verification_table(verification)
         raise error
     return Outcome(
         verification_table(verification),
@@ -47,7 +48,7 @@ def verify_folder(
 
 
 def _floor(text: str) -> tuple[str, Fraction]:
-    of, _, share = text.partition("=")
+    of, _, share = text.rpartition("=")
     try:
         value = Fraction(share)
     except (ValueError, ZeroDivisionError):

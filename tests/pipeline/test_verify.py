@@ -13,9 +13,12 @@ import mixes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from pipeline.cli import main
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.manifest import RuleClaim
+from pipeline.report import verification_table
 from pipeline.verify import LEVELS, Verification, verify_mix
 
 HALF = Fraction(1, 2)
@@ -440,3 +443,57 @@ def test_the_error_says_what_failed_and_carries_the_numbers(mix: mixes.Mix) -> N
     assert "wrong_n_tokens in train-00000-of-00002.parquet, row group 0, row 0" in error.message
     assert set(error.details["levels"]) == set(LEVELS)
     json.dumps(error.details)
+
+
+def test_what_is_taken_as_written_is_named(honest: mixes.Mix) -> None:
+    unsigned, signed = "\n".join(verify_mix(honest.out).not_checked), "\n".join(verify(honest).not_checked)
+    columns = ("language", "license", "doc_id", "represents", "kept columns", "evidence")
+    accounts = ("fates/: id", "partner", "reason", "inputs.parquet: bytes, rows and bad_records")
+    files = ("diversity.parquet", "README.md", "croissant.json", "report.html", "config.yaml", "run.json")
+    for name in (*columns, *accounts, *files):
+        assert name in unsigned, name
+        assert name in signed, name
+    assert "epochs, custody, notes" in unsigned
+    assert "epochs, custody, notes" not in signed
+
+
+@pytest.mark.parametrize(
+    ("of", "near"),
+    [
+        ("human_verifed", "human_verified"),
+        ("Human_Any", "human_any"),
+        ("source:pres", "source:press"),
+        ("source:", "source:NAME"),
+        ("qqqq", None),
+    ],
+)
+def test_a_floor_on_nothing_is_a_wrong_call(honest: mixes.Mix, of: str, near: str | None) -> None:
+    with pytest.raises(UsageError) as raised:
+        verify(honest, floors=[(of, HALF)])
+    assert raised.value.code == "bad_floor"
+    assert raised.value.details["nearest"] == near
+    assert of in raised.value.message
+
+
+def test_a_failure_is_shown_in_full_before_the_error_line(mix: mixes.Mix) -> None:
+    mix.rewrite(0, change_tokens, reseal=False)
+    plain = CliRunner().invoke(main, ["verify", str(mix.out)])
+    assert plain.exit_code == 4
+    lines = plain.stdout.splitlines()
+    assert lines[0].startswith("FAIL")
+    assert any(line.split()[:2] == ["consistent", "failed"] for line in lines)
+    assert any("wrong_n_tokens" in line for line in lines)
+    assert "Not checked" in lines
+    assert lines[-1] == f"Logical digest: {verify(mix).logical_digest}"
+    assert plain.stderr.startswith(f"anchormix verify: {mix.out} is not consistent")
+    as_json = CliRunner().invoke(main, ["verify", str(mix.out), "--json"])
+    assert as_json.exit_code == 4
+    assert as_json.stdout.count("\n") == 1
+
+
+def test_tokens_taken_as_written_are_not_called_recounted(honest: mixes.Mix, tmp_path: Path) -> None:
+    assert "tokens recounted" in verification_table(verify_mix(honest.out), color=False).splitlines()[0]
+    mix = mixes.write_mix(tmp_path, changes={"tokens": {"column": "n"}})
+    headline = verification_table(verify_mix(mix.out), color=False).splitlines()[0]
+    assert "tokens recounted" not in headline
+    assert "tokens as counted by column" in headline
