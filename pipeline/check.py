@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,35 +12,53 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import settings
+from pipeline.attest import load_private_key
 from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, Source
-from pipeline.custody import Custody, load_custody
-from pipeline.errors import BadInput, UsageError
+from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, load_custody
+from pipeline.errors import BadInput, CustodyFailed, UsageError
 from pipeline.outcome import Outcome
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
+from transforms.kernels.columns import ColumnMap
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import covered, leaf_array, tag
-from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, peek
+from transforms.kernels.records import (
+    FileFormat,
+    MissingColumn,
+    UnreadableFile,
+    missing_columns,
+    peek,
+    read_records,
+)
 from transforms.kernels.schemas import Provenance, Status
 
 _ROWS = 3
 _EXCERPT = 60
 _LARGEST_HASHED = 256 << 20  # a larger shard's custody is left to `index`; hashing it would not take seconds
+_HASHED = 4 << 30  # of all shards together
+_LARGEST_READ = 8 << 20  # a larger file is not read to its end to see whether a column ever appears
+_NOT_JUDGED = "not judged"
+
+_Digests = dict[tuple[str, str], str]
+"""sha256 of the shards that were hashed, by source and name."""
 
 
 def check_config(config: Config) -> Outcome:
-    """Look at every source's first shard; the first thing that is wrong is the error."""
+    """Look at every source's first shard and at what is signed; the first thing that is wrong is the error."""
+    _check_sign(config)
     shards = find_shards(config)
     custody = load_custody(config)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        digests = dict(filter(None, pool.map(_hashed, _to_hash(config, shards))))
         looks = list(
             pool.map(
-                lambda source: _look(config, source, [s for s in shards if s.source == source.name], custody),
+                lambda source: _look(config, source, [s for s in shards if s.source == source.name], custody, digests),
                 config.sources,
             )
         )
-    bound = _floor_bound(config, shards)
+    _judge_custody(config, looks)
+    bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
     lines += [f"warning: {warning}" for warning in custody.warnings]
@@ -52,26 +71,113 @@ def check_config(config: Config) -> Outcome:
     )
 
 
-def _look(config: Config, source: Source, shards: Sequence[Shard], custody: Custody) -> dict[str, Any]:
+def _check_sign(config: Config) -> None:
+    if config.sign is None:
+        return
+    try:
+        load_private_key(config.sign.key)
+    except UsageError as error:
+        raise UsageError(error.code, f"sign.key: {error.message}", key="sign.key", **error.details) from None
+
+
+def _to_hash(config: Config, shards: Sequence[Shard]) -> list[Shard]:
+    """The shards whose custody can be judged in seconds."""
+    custodial = {source.name for source in config.sources if source.custody}
+    chosen = []
+    left = _HASHED
+    for shard in shards:
+        if shard.source in custodial and shard.size <= min(_LARGEST_HASHED, left):
+            chosen.append(shard)
+            left -= shard.size
+    return chosen
+
+
+def _hashed(shard: Shard) -> tuple[tuple[str, str], str] | None:
+    try:
+        return (shard.source, shard.name), files.file_digest(shard.path)
+    except OSError:
+        return None  # its custody is not judged; where it is looked at, reading says what is wrong
+
+
+def _verdicts(shards: Sequence[Shard], custody: Custody, digests: _Digests) -> dict[str, dict[str, Any]]:
+    """Verdict and size of each shard of a source."""
+    known = {shard.name: digests.get((shard.source, shard.name)) for shard in shards}
+    present = {digest for digest in known.values() if digest}
+    told = {}
+    for shard in shards:
+        digest = known[shard.name]
+        verdict = custody.verdict(shard.source, shard.name, digest, present) if digest else _NOT_JUDGED
+        if verdict == ALTERED and len(present) < len(set(known.values())):
+            # A shard of a similar name may hold the signed bytes, and not all were hashed: only its own name counts.
+            verdict = ALTERED if shard.name in custody.sources[shard.source].names else _NOT_JUDGED
+        told[shard.name] = {"verdict": verdict, "bytes": shard.size}
+    return told
+
+
+def _judge_custody(config: Config, looks: Sequence[dict[str, Any]]) -> None:
+    """Exit 7 where `run` would: a signed shard was altered and its source says that this must not pass."""
+    for source, look in zip(config.sources, looks, strict=True):
+        altered = _of(look, ALTERED)
+        if source.custody and source.custody.on_mismatch == "fail" and altered:
+            raise CustodyFailed(
+                "altered_shard",
+                f"sources.{source.name}.custody: changed after signing: {_some(altered)}. Restore the signed files, "
+                "have their custodian sign these, or set on_mismatch: demote to use them as unverified.",
+                source=source.name,
+                shards=altered,
+            )
+
+
+def _of(look: dict[str, Any], verdict: str) -> list[str]:
+    return [name for name, told in look["custody"].items() if told["verdict"] == verdict]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
+
+
+_WHY = {
+    ALTERED: "changed after signing, so their text is not verified",
+    UNLISTED: "in no manifest that counts, so their text is not verified",
+    _NOT_JUDGED: "too large to hash in seconds, or not readable, so `index` will judge their custody",
+}
+
+
+def _custody_warnings(look: dict[str, Any]) -> list[str]:
+    told = {verdict: _of(look, verdict) for verdict in _WHY}
+    of = len(look["custody"])
+    return [
+        f"sources.{look['source']}.custody: {len(names):,} of {of:,} shards {verdict}: {_WHY[verdict]}: {_some(names)}"
+        for verdict, names in told.items()
+        if names
+    ]
+
+
+def _look(
+    config: Config, source: Source, shards: Sequence[Shard], custody: Custody, digests: _Digests
+) -> dict[str, Any]:
     look: dict[str, Any] = {
         "source": source.name,
         "shards": len(shards),
         "bytes": sum(shard.size for shard in shards),
         "columns": [],
         "rows": [],
+        "hints": [],
+        "custody": _verdicts(shards, custody, digests) if source.custody else {},
     }
     for shard in shards:
         columns = settings.column_map(config, source)
         form = FileFormat(*_form(shard))
         try:
             look["columns"], rows = peek(partial(files.open_input, shard.path), shard.path, form, columns, _ROWS)
+            unseen = _unseen(shard, form, columns)
         except MissingColumn as error:
             raise UsageError("missing_column", f"sources.{source.name}.columns: {error}") from None
         except UnreadableFile as error:
             raise BadInput("bad_file", f"sources.{source.name}: {error}", path=shard.path) from None
         look["sample"] = shard.name
-        look["rows"] = _tagged(source, shard, rows.slice(0, _ROWS), custody)
-        look["hints"] = _hints(source, look["columns"])
+        look["rows"] = _tagged(source, shard, rows.slice(0, _ROWS), custody, digests)
+        look["hints"] = [*unseen, *_hints(source, look["columns"])]
         if rows.num_rows:
             break
     return look
@@ -81,10 +187,22 @@ def _form(shard: Shard) -> tuple[Any, Any]:
     return shard.kind, shard.compression
 
 
-def _tagged(source: Source, shard: Shard, rows: pa.RecordBatch, custody: Custody) -> list[dict[str, Any]]:
-    held = None
-    if source.custody and shard.size <= _LARGEST_HASHED:
-        held = custody.of(source.name, shard.name, files.file_digest(shard.path))
+def _unseen(shard: Shard, form: FileFormat, columns: ColumnMap) -> list[str]:
+    """Named columns that the first records of JSON lines lack; MissingColumn where the whole file lacks them."""
+    opener = partial(files.open_input, shard.path)
+    found = missing_columns(opener, shard.path, form, columns)
+    if found and shard.size <= _LARGEST_READ:
+        for _ in read_records(opener, shard.path, form, columns):
+            pass  # raises at the end what `run` would
+        return []
+    return [f"{error}; the first records lack it, and if the rest does too, `run` stops" for error in found]
+
+
+def _tagged(
+    source: Source, shard: Shard, rows: pa.RecordBatch, custody: Custody, digests: _Digests
+) -> list[dict[str, Any]]:
+    digest = digests.get((source.name, shard.name))
+    held = custody.of(source.name, shard.name, digest) if digest else None
     facts = pa.table(
         {
             "label": rows["label"],
@@ -130,23 +248,38 @@ def _hints(source: Source, columns: Sequence[str]) -> list[str]:
     ]
 
 
-def _floor_bound(config: Config, shards: Sequence[Shard]) -> dict[str, Any]:
-    """How much could be verified at most, by file size: the only thing known before reading."""
-    custodial = {source.name for source in config.sources if source.custody}
-    verified = sum(shard.size for shard in shards if shard.source in custodial)
-    total = sum(shard.size for shard in shards)
-    share = verified / total if total else 0.0
+def _floor_bound(config: Config, looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is certain of the floor before any text is read: nothing verified holds none, anything verified holds any.
+
+    Shares are of text, and sizes of files say nothing of it: one is compressed, the other is not.
+    """
+    told = [shard for look in looks for shard in look["custody"].values()]
+    verified = [shard["bytes"] for shard in told if shard["verdict"] == VERIFIED]
+    open_yet = [shard["bytes"] for shard in told if shard["verdict"] == _NOT_JUDGED]
     floor = config.mix.human_floor
+    possible = bool(verified or open_yet)
     if floor == 0:
         text = "floor: none is asked of human_verified, so the mix promises no human text"
-    elif verified == 0:
+    elif not any(source.custody for source in config.sources):
         text = f"floor: {floor} of human_verified cannot be held: no source has custody"
+    elif not possible:
+        text = f"floor: {floor} of human_verified cannot be held: no shard of a source with custody is verified"
     else:
+        may = f" and {len(open_yet):,} not judged" if open_yet else ""
         text = (
-            f"floor: at most {100 * share:.1f} % of the input's bytes can be verified; a mix of everything holds no "
-            f"higher floor, and at {floor} other text is left out where there is too much of it"
+            f"floor: any up to 1 can be held by leaving other text out, as long as the {len(verified):,} verified"
+            f"{may} shards hold verified text; {floor} is asked. How large the mix can be then, `anchormix plan` says"
         )
-    return {"text": text, "verified_bytes": verified, "bytes": total, "share": round(share, 6)}
+        if config.mix.size != "max":
+            needed = -(-int(config.mix.size) * floor.numerator // floor.denominator)
+            text += f"; a mix of mix.size needs {needed:,} verified {config.mix.measure}"
+    return {
+        "text": text,
+        "bound": int(possible),
+        "verified_shards": len(verified),
+        "not_judged_shards": len(open_yet),
+        "verified_file_bytes": sum(verified),
+    }
 
 
 def _lines(look: dict[str, Any]) -> list[str]:
@@ -157,5 +290,8 @@ def _lines(look: dict[str, Any]) -> list[str]:
         evidence = ", ".join(row["evidence"]) or "no evidence"
         told = row["tag"] if row["status"] == "ok" else row["status"]
         lines.append(f"  row {row['row']}: {told} ({evidence}): {row['text']}")
-    lines += [f"  warning: {hint}" for hint in look.get("hints", [])]
+    if look["custody"]:
+        counts = Counter(told["verdict"] for told in look["custody"].values())
+        lines.append(f"  custody: {', '.join(f'{count:,} {verdict}' for verdict, count in sorted(counts.items()))}")
+    lines += [f"  warning: {hint}" for hint in (*look["hints"], *_custody_warnings(look))]
     return lines
