@@ -1,0 +1,112 @@
+"""Why a document is in a mix, was dropped, or was left out, told of a small published mix."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import corpus
+import pytest
+from click.testing import CliRunner
+from runs import PublishedMix, anchormix
+
+from pipeline.cli import main
+from pipeline.errors import UsageError
+from pipeline.explain import explain
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> PublishedMix:
+    """A mix whose cap on synthetic text binds, beside its floor."""
+    directory = tmp_path_factory.mktemp("explained")
+    rules = {"floors": {"human_verified": 0.1}, "caps": {"synthetic": 0.05}}
+    told = anchormix("run", corpus.minimal_config(directory, mix=rules))
+    assert told.exit == 0, told.stderr
+    return PublishedMix(directory / "out" / "mix")
+
+
+def found(mix: PublishedMix, **asked: Any) -> list[dict[str, Any]]:
+    outcome = explain(mix.folder, asked.get("document"), asked.get("doc_id"))
+    return list(outcome.details["documents"])
+
+
+def text_of(mix: PublishedMix, doc_id: str) -> str:
+    return explain(mix.folder, None, doc_id).text
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 31])
+def test_a_part_of_an_id_is_none(mix: PublishedMix, cut: int) -> None:
+    whole = mix.rows[0]["id"]
+    for wrong in (whole[:cut], "g" + whole[1:], whole + "0", f" {whole}"):
+        with pytest.raises(UsageError) as raised:
+            explain(mix.folder, wrong, None)
+        assert (raised.value.code, raised.value.exit_code) == ("bad_call", 2)
+        assert repr(wrong) in raised.value.message
+    result = CliRunner().invoke(main, ["explain", str(mix.folder), "--id", ""])
+    assert result.exit_code == 2
+    assert "32 hexadecimal" in result.stderr
+
+
+def test_an_id_may_have_letters_of_any_case(mix: PublishedMix) -> None:
+    row = next(row for row in mix.rows if row["id"].upper() != row["id"])
+    assert found(mix, document=row["id"].upper())[0]["id"] == row["id"]
+    with pytest.raises(UsageError, match="no document"):
+        explain(mix.folder, "0" * 32, None)
+
+
+def test_a_survivor_names_the_documents_it_stands_for(mix: PublishedMix) -> None:
+    standing = [row for row in mix.rows if row["represents"] > 1]
+    assert standing
+    kinds: Counter[str] = Counter()
+    for row in standing:
+        told = next(entry for entry in found(mix, document=row["id"]) if entry["where"] == "mix")
+        assert len(told["stands_for"]) == row["represents"] - 1
+        for other in told["stands_for"]:
+            gone = mix.dropped[other["source"], other["shard"], other["row"], other["part"]]
+            assert gone["partner"] == row["id"]
+            assert f"stands for {gone['id']} ({gone['source']}/{gone['shard']} row {gone['row']})" in text_of(
+                mix, row["doc_id"]
+            )
+            kinds[other["fate"]] += 1
+    assert set(kinds) == {"exact_duplicate", "near_duplicate"}
+
+
+def test_a_dropped_document_has_its_evidence_while_the_index_is_there(mix: PublishedMix, tmp_path: Path) -> None:
+    gone = next(row for row in mix.dropped.values() if row["fate"] == "near_duplicate")
+    (told,) = found(mix, document=gone["id"])
+    assert told["where"] == "dropped"
+    assert told["witness"]["id"] == gone["partner"]
+    assert told["provenance"] == "unknown"
+    assert isinstance(told["evidence"], list)
+    alone = tmp_path / "mix"
+    shutil.copytree(mix.folder, alone)
+    config = (alone / "config.yaml").read_text()
+    (alone / "config.yaml").write_text(config.replace("out/index", "out/nowhere"))
+    outcome = explain(alone, gone["id"], None)
+    assert outcome.details["documents"][0]["evidence"] is None
+    assert "evidence about dropped ones" in outcome.text
+
+
+def test_what_the_plan_left_out_is_told_as_the_manifest_counts_it(mix: PublishedMix) -> None:
+    sources = mix.manifest["sources"]
+    assert sources["bot"]["dropped"].keys() == {"over_cap"}
+    seen = {row["doc_id"] for row in [*mix.rows, *mix.dropped.values()]}
+    left = next(f"bot-{number}" for number in range(10_000) if f"bot-{number}" not in seen)
+    (told,) = found(mix, doc_id=left)
+    assert told["fate"] == "over_cap"
+    assert told["rules"] == ["at most 1/20 of synthetic"]
+    assert "over_cap" in text_of(mix, left)
+    assert "at most 1/20 of synthetic" in text_of(mix, left)
+
+
+def test_a_document_that_no_cap_counts_is_not_over_one(mix: PublishedMix) -> None:
+    from pipeline.explain import _left_out
+
+    entry = {"source": "bot", "provenance": "unknown", "kind": None, "generator": None}
+    manifest = {**mix.manifest, "sources": {"bot": {"dropped": {"over_cap": 2, "not_selected": 3}}}}
+    assert _left_out(manifest, entry) == {"fate": "not_selected", "rules": ["at least 1/10 of human_verified"]}
+    both = _left_out(manifest, {**entry, "provenance": "synthetic"})
+    assert both["fate"] == "over_cap or not_selected"
+    assert both["rules"] == ["at most 1/20 of synthetic", "at least 1/10 of human_verified"]
