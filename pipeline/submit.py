@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import io
 import logging
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
@@ -159,8 +161,13 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
             given.append(f"--direct_num_workers={workers}")
         if _option(given, "direct_running_mode") is None:
             given.append(f"--direct_running_mode={'in_memory' if workers == '1' else 'multi_threading'}")
-    embedded = _option(given, "job_endpoint") == "embed"
+    endpoint = _option(given, "job_endpoint")
+    embedded = endpoint == "embed"
     _refuse_unknown(given)
+    if not local and name is not None:
+        _refuse_unknown_runner(name)
+    if not local and not embedded and endpoint is not None:
+        _refuse_silent_server(endpoint)
     return Runner(tuple(given), _carrier(local or embedded), local or embedded, progress)
 
 
@@ -200,6 +207,53 @@ def _without(arguments: Sequence[str], name: str) -> list[str]:
         elif not argument.startswith(f"--{name}="):
             rest.append(argument)
     return rest
+
+
+def _refuse_unknown_runner(name: str) -> None:
+    """Beam finds a runner by a name of its own, or by the dotted path of a class."""
+    from apache_beam.options.pipeline_options import StandardOptions
+    from apache_beam.runners.runner import _RUNNER_MAP
+
+    path = _RUNNER_MAP.get(name.lower()) or _RUNNER_MAP.get(f"{name.lower()}runner") or name
+    known = ", ".join(short.rpartition(".")[2] for short in StandardOptions.KNOWN_RUNNER_NAMES)
+    valid = f"Known are {known}, or the dotted path of a class; without --runner this machine's cores work."
+    module, _, kind = path.rpartition(".")
+    problem = "Beam knows no such runner"
+    if module:
+        try:
+            if hasattr(importlib.import_module(module), kind):
+                return
+            problem = f"{module} has no {kind}"
+        except (ImportError, ValueError) as error:  # ValueError: a relative path
+            problem = f"it cannot be imported ({error})"
+    near = difflib.get_close_matches(name.lower(), _RUNNER_MAP, 1)
+    names = {_RUNNER_MAP[short].rpartition(".")[2] for short in near if not module}
+    hint = f" Did you mean {names.pop()}?" if names else ""
+    raise UsageError("unknown_runner", f"behind `--`: --runner={name}: {problem}.{hint} {valid}", runner=name)
+
+
+_CONNECT_SECONDS = 2.0
+
+
+def _refuse_silent_server(endpoint: str) -> None:
+    """Beam would wait a minute for a job server that is not there, and end with a traceback."""
+    if "/" in endpoint:  # a scheme of gRPC's, such as unix:///path
+        return
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        problem = "is no HOST:PORT"
+    else:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            problem = f"does not answer ({error.strerror or error})"
+    raise UsageError(
+        "no_job_server",
+        f"behind `--`: --job_endpoint={endpoint} {problem}. Start the runner's job server there or name the one that "
+        "runs, such as localhost:8099. Without --runner and --job_endpoint this machine's own cores work.",
+        job_endpoint=endpoint,
+    )
 
 
 def _refuse_unknown(arguments: Sequence[str]) -> None:

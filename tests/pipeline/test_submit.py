@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -81,12 +82,14 @@ def test_direct_runner_neither_looks_for_another_engine_nor_downloads_one() -> N
     ("flags", "run_files"),
     [
         (("--runner=FlinkRunner",), False),
-        (("--runner=PortableRunner", "--job_endpoint=localhost:8099"), False),
+        (("--runner=PortableRunner", "--job_endpoint=localhost:{port}"), False),
         (("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"), True),
     ],
 )
 def test_packets_go_through_files_only_where_workers_share_a_disk(flags: tuple[str, ...], run_files: bool) -> None:
-    made = runner(*flags)
+    with socket.create_server(("localhost", 0)) as server:
+        flags = tuple(given.format(port=server.getsockname()[1]) for given in flags)
+        made = runner(*flags)
     assert made.arguments == flags, "an engine's flags are its user's"
     assert made.scratch("folder") == ("folder" if run_files else None)
 
@@ -126,6 +129,36 @@ def test_a_value_that_beam_cannot_read_is_refused_with_its_flag(value: str) -> N
         runner(value)
     assert caught.value.code == "bad_beam_flag"
     assert value.split("=")[0] in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Nope", "FlinkRunner"),
+        ("FlinkRuner", "Did you mean FlinkRunner?"),
+        ("no.such.module.Runner", "cannot be imported"),
+        ("apache_beam.Nope", "has no Nope"),
+        (".Nope", "Known are"),
+    ],
+)
+def test_a_runner_that_beam_does_not_know_is_refused(name: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        runner(f"--runner={name}")
+    assert (caught.value.exit_code, caught.value.code) == (2, "unknown_runner")
+    assert f"--runner={name}" in caught.value.message
+    assert says in caught.value.message
+
+
+def test_a_job_server_that_is_not_there_is_refused_at_once() -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    started = time.monotonic()
+    for endpoint, says in ((f"localhost:{port}", "does not answer"), ("localhost", "HOST:PORT"), ("h:0", "HOST:PORT")):
+        with pytest.raises(UsageError, match=says) as caught:
+            runner("--runner=PortableRunner", f"--job_endpoint={endpoint}")
+        assert (caught.value.exit_code, caught.value.code) == (2, "no_job_server")
+        assert f"--job_endpoint={endpoint}" in caught.value.message
+    assert time.monotonic() - started < 30
 
 
 def test_a_flag_of_beam_that_this_project_never_mentions_passes() -> None:
