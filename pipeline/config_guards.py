@@ -115,11 +115,14 @@ class Exclusion:
     doc_ids: Annotated[
         tuple[str, ...] | None, Key(ListOf(Text("an id of your own"), least=1, single=True), "ids of your own")
     ] = None
-    reason: Annotated[str | None, Key(Text("a sentence"), "why; it stands in the fates")] = None
+    reason: Annotated[str | None, Key(Text("a sentence"), "why; it stands in the fates; default: excluded")] = None
 
     def check(self, at: At) -> None:
         if sum(way is not None for way in (self.source, self.generator, self.ids, self.doc_ids)) != 1:
-            at.fail("bad_value", "valid is exactly one of source, generator, ids and doc_ids, and a reason")
+            at.fail(
+                "bad_value",
+                "valid is exactly one of source, generator, ids and doc_ids; a reason is optional",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

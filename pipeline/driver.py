@@ -21,8 +21,16 @@ from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import Infeasible, UsageError, VerificationFailed
 from pipeline.index import Index
-from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed, judge_unchanged
-from pipeline.manifest import MixClaims, RuleClaim, SourceAccount, build_manifest, group_columns, write_manifest
+from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed
+from pipeline.manifest import (
+    NO_VALUE,
+    MixClaims,
+    RuleClaim,
+    SourceAccount,
+    build_manifest,
+    group_columns,
+    write_manifest,
+)
 from pipeline.outcome import Outcome
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, verdict_table, write_report
@@ -33,7 +41,7 @@ from transforms.batches import unpack
 from transforms.exchange import gathered
 from transforms.kernels.audit import ShardAudit
 from transforms.kernels.hashing import fingerprint
-from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, Stratum, floor_table, plan_mixture
+from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, RuleOutcome, Stratum, floor_table, plan_mixture
 from transforms.kernels.schemas import Provenance
 from transforms.mixture import Assignments, CountStrata, MixSettings, MixTask, WriteMix
 
@@ -118,8 +126,20 @@ def make_plan(config: Config, builder: IndexBuilder, indexed: Indexed) -> Planne
     try:
         return Planned(plan_mixture(strata, cells, settings.mixture_params(config)), keys, strata, cells)
     except InfeasibleMixture as error:
-        reasons = "".join(f"\n  {warning}" for warning in indexed.warnings)
+        reasons = "".join(f"\n  {warning}" for warning in (*_dropped(config, indexed, cells), *indexed.warnings))
         raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
+
+
+def _dropped(config: Config, indexed: Indexed, cells: Cells) -> Iterator[str]:
+    """Where nothing is left to mix, what became of all that was read: no fates are published that could say it."""
+    if len(cells.stratum):
+        return
+    for source in config.sources:
+        fates: Counter[str] = Counter()
+        for (_, fate), documents in indexed.fates.by_source.get(source.name, Counter()).items():
+            fates[fate] += documents
+        told = "".join(f", {documents:,} {fate}" for fate, documents in sorted(fates.items()))
+        yield f"sources.{source.name}: documents read: {fates.total():,}{told}"
 
 
 def _stratum_part(part: bytes) -> tuple[str, list[Any]]:
@@ -141,13 +161,15 @@ def _mix_tasks(indexed: Indexed) -> list[bytes]:
 def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str], build: bool) -> Outcome:
     started = time.time()
     standing = publish.published(config.output)
+    if standing is None:
+        publish.check_place(config.output)
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
         planned = make_plan(config, builder, indexed)
         digest = _mix_digest(config, indexed, planned)
         if standing is not None:
-            return _already_published(config, standing, digest)
+            return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id) as folder:
             written = _write(config, builder, indexed, planned, digest, folder)
             publish.write_inputs(folder, indexed)
@@ -223,7 +245,7 @@ def _write(
     splits = indexed.facts.tasks()
     builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, transform, statistics))
     reports = [json.loads(part) for part in gathered(report)]
-    judge_unchanged(reports)
+    builder.judge_unchanged(indexed.facts, reports)
     judge_layout(reports)
     return Written(publish.settle_names(folder, reports), gathered(statistics))
 
@@ -263,7 +285,7 @@ def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
     )
 
 
-def _already_published(config: Config, standing: Mapping[str, Any], digest: str) -> Outcome:
+def _already_published(config: Config, standing: Mapping[str, Any], digest: str, rebuilt: list[str]) -> Outcome:
     if standing.get("plan") != digest:
         raise UsageError(
             "output_exists",
@@ -274,7 +296,13 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str)
             planned=digest,
         )
     text = f"{config.output} already holds exactly this mix; nothing to do.\nNext: anchormix verify {config.output}"
-    return Outcome(text, status="unchanged", output=config.output, totals=dict(standing["totals"]))
+    return Outcome(
+        text,
+        status="unchanged",
+        output=config.output,
+        totals=dict(standing["totals"]),
+        details={"plan": digest, "logical_digest": standing["logical_digest"], "rebuilt": rebuilt},
+    )
 
 
 def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str) -> MixClaims:
@@ -297,8 +325,24 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         epochs=dict(config.mix.epochs),
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
-        notes=[*planned.plan.notes, *indexed.warnings],
+        contested=indexed.fates.contested,
+        notes=[*_no_floor(config), *planned.plan.notes, *_contested(indexed), *indexed.warnings],
     )
+
+
+def _no_floor(config: Config) -> Iterator[str]:
+    if not any(rule.of == "human_verified" and (rule.share or rule.amount) for rule in config.mix.floors):
+        yield "no floor of verified human text was asked: the mix promises none"
+
+
+def _contested(indexed: Indexed) -> Iterator[str]:
+    contested = indexed.fates.contested
+    if contested["documents"]:
+        yield (
+            f"contested: {contested['documents']:,} verified documents that were read ({contested['tokens']:,} tokens) "
+            "carry evidence against being human; custody outranks it, so they count as verified. Their `evidence` "
+            "says what was found"
+        )
 
 
 def _grown(config: Config, audits: Sequence[ShardAudit]) -> Iterator[str]:
@@ -318,12 +362,12 @@ def _claim(rule: Rule) -> RuleClaim:
 def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, SourceAccount]:
     """What became of every document: dropped on the way to the plan, left out by it, or in the mix."""
     left: dict[str, Counter[str]] = {source.name: Counter() for source in config.sources}
-    capped = {rule.rule.of for rule in planned.plan.rules if rule.kind == "cap" and rule.binds}
+    binding = [rule for rule in planned.plan.rules if rule.kind == "cap" and rule.binds]
     for outcome in planned.plan.strata:
         distinct = _distinct_taken(planned, outcome.stratum)
         missing = outcome.available.documents - distinct
         if missing:
-            reason = "over_cap" if _in_scope(outcome.stratum, capped) else "not_selected"
+            reason = "over_cap" if any(_in_scope(outcome.stratum, cap) for cap in binding) else "not_selected"
             left[outcome.stratum.source][reason] += missing
     found: dict[str, SourceAccount] = {}
     by_source = indexed.fates.by_source
@@ -352,9 +396,11 @@ def _distinct_taken(planned: Planned, stratum: Stratum) -> int:
     return int(np.asarray(cells.documents)[mine][taken].sum())
 
 
-def _in_scope(stratum: Stratum, capped: set[str]) -> bool:
-    names = {stratum.provenance.label, f"source:{stratum.source}", f"generator:{stratum.generator}", stratum.kind}
-    return bool(names & capped)
+def _in_scope(stratum: Stratum, cap: RuleOutcome) -> bool:
+    """Whether a cap counts this stratum, in the group it speaks of."""
+    if not cap.rule.covers(stratum):
+        return False
+    return cap.rule.by is None or (stratum.value(cap.rule.by) or NO_VALUE) == cap.group
 
 
 def verification_failed(output: str, verification: Verification) -> VerificationFailed:

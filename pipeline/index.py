@@ -19,9 +19,9 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from pipeline.errors import UsageError
 from transforms import files
@@ -123,8 +123,7 @@ class Index:
         if not files.is_local(self.root):
             yield
             return
-        Path(self.root).mkdir(parents=True, exist_ok=True)
-        with open(self.path("lease"), "a+") as held:
+        with self._open_lease() as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -140,3 +139,28 @@ class Index:
             held.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             held.flush()
             yield
+
+    def _open_lease(self) -> IO[str]:
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            return open(self.path("lease"), "a+")
+        except OSError as error:
+            raise UsageError(
+                "index_not_writable",
+                f"index: {self.root!r} cannot be made or written to ({error.strerror or error}). Name a folder under "
+                "`index` that this account may write to, or mend the permissions.",
+                index=self.root,
+            ) from None
+
+    def exists(self) -> bool:
+        """Whether there is a folder at all; where folders are only names there always is."""
+        return not files.is_local(self.root) or os.path.isdir(self.root)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Drop what is known of these shards, so that the next run reads them.
+
+        Their files go first: a ledger that names what is gone is stale, and a file that nothing names looks finished.
+        """
+        for key in keys:
+            files.remove_tree(self.path("facts", key))
+        self.save_facts_ledger({key: entry for key, entry in self.facts_ledger().items() if key not in keys})

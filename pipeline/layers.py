@@ -30,7 +30,7 @@ from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
 EDGES_VERSION = "1"
-FATES_VERSION = "1"
+FATES_VERSION = "2"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -114,6 +114,13 @@ class Fates:
                 counts[account["source"]][provenance, fate] += documents
         return counts
 
+    @property
+    def contested(self) -> dict[str, int]:
+        """Verified documents that carry evidence against being human, and their tokens."""
+        return {
+            what: sum(account[f"contested_{what}"] for account in self.accounts) for what in ("documents", "tokens")
+        }
+
 
 @dataclass(frozen=True)
 class Indexed:
@@ -141,6 +148,8 @@ class IndexBuilder:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the index, with an empty scratch folder; what dead runs left in it goes first."""
+        if not self.build and not self.index.exists():
+            raise self._stale("facts", "there is no index in that folder")
         with self.index.lease():
             files.remove_tree(self.index.path("scratch"))
             files.make_folder(self.scratch)
@@ -162,7 +171,8 @@ class IndexBuilder:
         edges = self.edges(facts)
         fates = self.fates(facts, edges, custody)
         judge_fates(self.config, fates)
-        return Indexed(facts, edges, fates, custody, tuple(custody_warnings(self.config, facts, custody)))
+        warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
+        return Indexed(facts, edges, fates, custody, tuple(warnings))
 
     def _stale(self, layer: str, why: str) -> UsageError:
         return UsageError(
@@ -203,6 +213,25 @@ class IndexBuilder:
             summaries = tuple(Summary.from_bytes(json.dumps(summary).encode()) for summary in entry["summaries"])
             read.append(ReadShard(shard, splits, summaries))
         return Facts(tuple(read))
+
+    def judge_unchanged(self, facts: Facts, reports: Sequence[dict[str, Any]]) -> None:
+        """Exit 5 when a shard no longer holds what was indexed, and forget what was.
+
+        Nothing else would: a file that changed within its size and modification time keeps its key.
+        """
+        changed = sorted({report["path"] for report in reports if report["kind"] == "changed"})
+        if not changed:
+            return
+        self.index.forget({read.shard.key for read in facts.shards if read.shard.path in changed})
+        again = "Run the same command again" if self.build else "Run `anchormix index` with the same config"
+        raise BadInput(
+            "input_changed",
+            f"input changed since the index: {changed[0]!r}"
+            + (f" and {len(changed) - 1} more" if changed[1:] else "")
+            + f". Its documents are not those that were indexed, so the index forgot them. {again}: what changed is "
+            "read anew; restore the file before, if it should not have changed.",
+            paths=changed,
+        )
 
     def _split(self, shard: Shard, part: SplitRange, index: int) -> Split:
         return Split(
@@ -301,7 +330,7 @@ class IndexBuilder:
         )
         self.runner.run("edges", facts.weight, graphs.edges(facts.tasks(), transform))
         parts = [json.loads(part) for part in gathered(report)]
-        judge_unchanged(parts)
+        self.judge_unchanged(facts, parts)
         parts.sort(key=lambda part: (part["kind"], part["partition"]))
         done = {"parts": parts}
         self.index.finish_layer("edges", key, done)
@@ -401,20 +430,6 @@ def judge_reading(config: Config, facts: Facts) -> None:
     )
 
 
-def judge_unchanged(reports: Sequence[dict[str, Any]]) -> None:
-    """Exit 5 when a shard no longer holds what was indexed."""
-    changed = sorted({report["path"] for report in reports if report["kind"] == "changed"})
-    if changed:
-        raise BadInput(
-            "input_changed",
-            f"input changed since the index: {changed[0]!r}"
-            + (f" and {len(changed) - 1} more" if changed[1:] else "")
-            + ". Its documents are not those that were indexed. Run the same command again: a shard with another size "
-            "or modification time is read anew; restore the file if it should not have changed.",
-            paths=changed,
-        )
-
-
 def custody_verdicts(facts: Facts, custody: Custody) -> dict[tuple[str, str], str]:
     """Verified, altered or unlisted, by (source, shard)."""
     present: dict[str, set[str]] = defaultdict(set)
@@ -461,6 +476,23 @@ def custody_warnings(config: Config, facts: Facts, custody: Custody) -> list[str
     return warnings
 
 
+def leaf_warnings(config: Config, fates: Fates, custody: Custody) -> Iterator[str]:
+    """Documents whose shard is signed and whose text is not: most often another column was signed than is read."""
+    for source in config.sources:
+        if source.custody is None:
+            continue
+        mine = [account for account in fates.accounts if account["source"] == source.name]
+        missing, covered = (sum(account[what] for account in mine) for what in ("no_leaf", "in_custody"))
+        if missing:
+            signed = sorted({leaves.column for leaves in custody.sources[source.name].subjects.values()})
+            read = source.columns.text
+            yield (
+                f"sources.{source.name}.custody: {missing:,} of {covered:,} documents of covered shards are no leaf of "
+                f"the manifest, so their text is not verified (it signed column {', '.join(map(repr, signed))}; the "
+                f"source reads {repr(read) if isinstance(read, str) else 'the column it recognises as text'})"
+            )
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
 
@@ -481,7 +513,7 @@ def judge_fates(config: Config, fates: Fates) -> None:
                 of=stood,
             )
     verified = sum(account["verified_tokens"] for account in fates.accounts)
-    contested = sum(account["contested_tokens"] for account in fates.accounts)
+    contested = fates.contested["tokens"]
     if contested > config.evidence.max_contested * verified:
         raise GuardTripped(
             "contested_custody",

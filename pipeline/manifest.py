@@ -129,6 +129,7 @@ class MixClaims:
     methods: Mapping[str, str] = field(default_factory=dict)  # custody method, by source
     custody: Sequence[Mapping[str, Any]] = ()  # {manifest, key, method, ...} of each custody manifest used
     exempt: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that a rule let off, by rule name
+    contested: Mapping[str, int] = field(default_factory=lambda: {"documents": 0, "tokens": 0})  # verified, yet doubted
     notes: Sequence[str] = ()
     not_checked: Sequence[str] = ()
 
@@ -358,6 +359,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "size": claims.size,
         "epochs": dict(claims.epochs),
         "exempt": {rule: list(groups) for rule, groups in claims.exempt.items()},
+        "contested": dict(claims.contested),
         "tokens": dict(claims.tokens),
         "sources": {name: _source(name, account, out.get(name, 0)) for name, account in claims.sources.items()},
         "methods": dict(claims.methods),

@@ -7,6 +7,7 @@ So a reader sees no mix, or a whole one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -58,8 +59,9 @@ DIVERSITY_SCHEMA = pa.schema(
 def published(output: str) -> dict[str, Any] | None:
     """The manifest of what already stands at `output`; None where nothing stands there."""
     folder = Path(output)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+    with _writing(output):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return None
     with contextlib.suppress(OSError, ValueError):
         if (folder / SUCCESS).exists():
             manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
@@ -72,18 +74,47 @@ def published(output: str) -> dict[str, Any] | None:
     )
 
 
+def check_place(output: str) -> None:
+    """Refuse, before any work is done, a place where no folder can be made; makes nothing itself."""
+    above = Path(output).absolute().parent
+    with _writing(output):
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+
+
+@contextlib.contextmanager
+def _writing(output: str) -> Iterator[None]:
+    """Turns what the file system says of a folder into words about the key that named it."""
+    try:
+        yield
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise UsageError(
+            "output_not_writable",
+            f"output: {output!r} cannot be made ({error.strerror or error}{where}). Name a folder under `output` that "
+            "this account may make, or mend what stands in its way.",
+            output=output,
+        ) from None
+
+
 @contextlib.contextmanager
 def staging(output: str, run_id: str) -> Iterator[Path]:
     """A folder beside `output` for one attempt; it is gone afterwards, unless `publish` moved it into place."""
     parent = Path(output).parent
-    parent.mkdir(parents=True, exist_ok=True)
+    with _writing(output):
+        parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{Path(output).name}{_STAGING}"
     for left_over in parent.glob(f"{glob.escape(prefix)}*"):
         with contextlib.suppress(FileNotFoundError), _held(left_over) as ours:
             if ours:
                 shutil.rmtree(left_over, ignore_errors=True)
     folder = parent / f"{prefix}{run_id}"
-    folder.mkdir()
+    with _writing(output):
+        folder.mkdir()
     with _held(folder):
         for name in ("data", "fates", "custody"):
             (folder / name).mkdir()

@@ -202,9 +202,30 @@ def test_caps_hold_exactly(project: Project) -> None:
     assert tokens["bot"], "a cap is no ban"
     dropped = mix.manifest["sources"]["bot"]["dropped"]
     assert dropped.get("over_cap", 0) > 0
+    assert not any("promises none" in note for note in mix.manifest["notes"])
+    assert mix.manifest["contested"] == {"documents": 0, "tokens": 0}
     for rule in ("synthetic", "source:web", "source:letters"):
         assert {"overall", "worst_shard", "worst_row_group"} <= mix.manifest["achieved"][rule].keys()
     mix.assert_conserved()
+
+
+@pytest.mark.parametrize(
+    ("cap", "source"),
+    [
+        ("{of: human_any, share: 0.3}", {"press", "letters"}),
+        ("{of: generated, share: 0.05}", {"bot"}),
+        ("{of: 'generator:parrot-1b', share: 0.05}", {"bot"}),
+        ("{of: synthetic, share: 0.05, by: generator}", {"bot"}),
+        ("{of: unknown, share: 0.2}", {"web"}),
+    ],
+)
+def test_what_a_cap_left_out_is_counted_as_over_it_and_nothing_else_is(
+    project: Project, cap: str, source: set[str]
+) -> None:
+    mix = project.mix(f"cap-{abs(hash(cap))}", f"mix.caps=[{cap}]", "mix.floors.human_verified=0")
+    dropped = {name: account["dropped"] for name, account in mix.manifest["sources"].items()}
+    assert {name for name, reasons in dropped.items() if "over_cap" in reasons} == source
+    assert "no floor of verified human text was asked: the mix promises none" in mix.manifest["notes"]
 
 
 # 2. Only custody verifies
@@ -284,6 +305,22 @@ def test_an_unlisted_shard_is_counted_and_not_verified(small: Project) -> None:
     mix.assert_conserved()
 
 
+def test_a_manifest_over_another_column_says_so(small: Project) -> None:
+    for number in range(2):
+        path = small.folder / "shards" / "press" / f"press-{number}.parquet"
+        write_rows(path, [{**row, "summary": f"In short: {row['id']}"} for row in pq.read_table(path).to_pylist()])
+    attest_press(small.folder)
+    read = ("sources.press.columns={text: summary}", "sources.press.declare=human")
+    note = "12 of 12 documents of covered shards are no leaf of the manifest"
+    columns = "it signed column 'text'; the source reads 'summary'"
+    told = small.run("summaries", *read)
+    assert (told.exit, told.code) == (3, "infeasible")
+    assert note in told.message
+    assert columns in told.message
+    mix = small.mix("unproven", *read, "mix.floors.human_verified=0")
+    assert any(note in said and columns in said for said in mix.manifest["notes"])
+
+
 def test_a_verified_text_verifies_only_where_it_was_signed(small: Project) -> None:
     """The same bytes in a source without custody are a copy, and without the signed shard they are nobody's."""
     shutil.copy(small.folder / "shards" / "press" / "press-0.parquet", small.folder / "shards" / "web" / "copy.parquet")
@@ -350,6 +387,8 @@ def test_contested_custody_keeps_its_rank_and_stops_the_run_beyond_the_limit(sma
     document = mix.documents["press", "press-0.parquet", 1, 0]
     assert document["provenance"] == "human_verified"
     assert {piece["kind"] for piece in document["evidence"]} == {"custody", "artefact"}
+    assert mix.manifest["contested"] == {"documents": 1, "tokens": document["n_tokens"]}
+    assert any("contested: 1 verified document" in note for note in mix.manifest["notes"])
 
 
 def test_a_source_that_is_a_copy_of_another_trips_the_guard(small: Project) -> None:

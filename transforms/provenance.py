@@ -401,9 +401,8 @@ class _WriteFates(beam.DoFn):
         )
         counters.advance("fates", size, tagged.task.split.weight)
         written = json.loads(write_part(self._folder, "fates", split, table))
-        yield json.dumps(
-            {**written, "account": account(tagged.task.split, tagged.facts, table)}, sort_keys=True
-        ).encode()
+        told = account(tagged.task.split, tagged.facts, table, tagged.task.custody is not None)
+        yield json.dumps({**written, "account": told}, sort_keys=True).encode()
 
 
 _FATE_OF_STATUS = np.zeros(4, np.uint8)
@@ -415,8 +414,11 @@ _FATE_OF_STATUS[[Status.OK, Status.EMPTY, Status.BAD_RECORD, Status.BAD_FILE]] =
 ]
 
 
-def account(split: Split, facts: pa.Table, fates: pa.Table) -> dict[str, Any]:
-    """Documents and tokens of a split by provenance and fate: what conservation and the guards are judged on."""
+def account(split: Split, facts: pa.Table, fates: pa.Table, in_custody: bool) -> dict[str, Any]:
+    """Documents and tokens of a split by provenance and fate: what conservation and the guards are judged on.
+
+    Of a shard that custody covers also its documents, and those among them that are no leaf.
+    """
     fate = fates["fate"].to_numpy()
     provenance = fates["provenance"].to_numpy()
     tokens = facts["n_tokens"].to_numpy()
@@ -427,10 +429,14 @@ def account(split: Split, facts: pa.Table, fates: pa.Table) -> dict[str, Any]:
             cells.append([Provenance(kind).label, Fate(outcome).label, int(here.sum()), int(tokens[here].sum())])
     contested = fates["contested"].to_numpy()
     verified = provenance == Provenance.HUMAN_VERIFIED
+    readable = (facts["status"].to_numpy() == Status.OK) & in_custody
     return {
         "source": split.source,
         "shard": split.shard,
         "cells": cells,
         "verified_tokens": int(tokens[verified].sum()),
         "contested_tokens": int(tokens[verified & contested].sum()),
+        "contested_documents": int((verified & contested).sum()),
+        "in_custody": int(readable.sum()),
+        "no_leaf": int((readable & ~verified).sum()),
     }

@@ -508,6 +508,7 @@ REFUSED = [
     ("evidence", {"max_contested": 2}, "bad_value", "evidence.max_contested"),
     ("exclude", [{"source": "pres"}], "bad_value", "exclude[0].source"),
     ("exclude", [{"source": "press", "generator": "x"}], "bad_value", "exclude[0]"),
+    ("exclude", [{"reason": "x"}], "bad_value", "exclude[0]"),
     ("exclude", [{"ids": ["xyz"]}], "bad_value", "exclude[0].ids[0]"),
     ("dedup", {"threshold": 0}, "bad_value", "dedup.threshold"),
     ("dedup", {"permutations": 8}, "bad_value", "dedup.permutations"),

@@ -276,6 +276,23 @@ def test_text_that_changed_behind_the_indexs_back_is_never_mixed(command: Any, p
     assert "input changed since the index" in caught.value.message
     assert str(other) in caught.value.message
     assert not (project.folder / "out" / "mix").exists()
+    with pytest.raises(AnchormixError) as caught:
+        command(load_config(project.config), ONE_WORKER, True, [])
+    expected = "stale_index" if command is driver.mix else "bad_records"
+    assert caught.value.code == expected, "what changed is read anew, or asked to be"
+
+
+def test_the_same_command_again_mixes_what_a_changed_file_holds_now(project: Project) -> None:
+    path = project.folder / "shards/web/web-1.csv"
+    stat, text = path.stat(), path.read_bytes().decode()
+    last = text.rindex("。")
+    path.write_text(f"{text[: last - 1]}一{text[last:]}", encoding="utf-8", newline="")
+    assert path.stat().st_size == stat.st_size
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(AnchormixError, match="Run the same command again") as caught:
+        project.mix("again", index="out/index")
+    assert (caught.value.exit_code, caught.value.code) == (5, "input_changed")
+    assert project.mix("again", index="out/index") == project.mix("anew", index="other-index")
 
 
 # Damage
@@ -355,10 +372,12 @@ def test_a_ledger_that_cannot_be_read_is_said_with_its_path(name: str, content: 
 
 def test_commands_that_never_index_say_what_to_run(project: Project) -> None:
     shutil.rmtree(project.index)
+    before = sorted(project.folder.rglob("*"))
     for command, more in ((driver.plan, ()), (driver.mix, ([],))):
         with pytest.raises(AnchormixError, match="anchormix index") as caught:
             command(load_config(project.config), ONE_WORKER, True, *more)
         assert (caught.value.exit_code, caught.value.code) == (2, "stale_index")
+    assert sorted(project.folder.rglob("*")) == before, "nor do they make folders"
 
 
 # The lease

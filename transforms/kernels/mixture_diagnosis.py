@@ -39,7 +39,7 @@ def diagnose(
             f"there is nothing to mix: no document survived, none measures any {unit}, or all weights are 0",
             available=available,
             missing=1,
-            advice="See why documents were dropped in the fates",
+            advice="Add text, or give a source that holds some a weight above 0",
         )
     for constraint in constraints:
         if constraint.kind == "floor" and constraint.rule.share and constraint.group is None:
