@@ -52,7 +52,8 @@ class Runner:
         pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
         define(pipeline)
         with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
-            state = _finish(stage, pipeline, log)
+            # An engine's client wants the main thread, for its signal handlers.
+            state = _finish(stage, pipeline, log) if self.in_process else _wait(stage, pipeline, log)
         if state != "DONE":
             raise AnchormixError(
                 "pipeline_failed",
@@ -107,8 +108,7 @@ def _finish(stage: str, pipeline: Any, log: _BeamLog) -> str:
 
     def run() -> None:
         try:
-            result = pipeline.run()
-            ended.append(str(result.wait_until_finish() or result.state))
+            ended.append(_wait(stage, pipeline, log))
         except BaseException as error:  # handed to the waiting thread, whatever it is
             ended.append(error)
 
@@ -119,12 +119,21 @@ def _finish(stage: str, pipeline: Any, log: _BeamLog) -> str:
         thread.join(_POLL_SECONDS)
         if log.worker_failed.is_set() and give_up == float("inf"):
             give_up = time.monotonic() + _GRACE_SECONDS
-    outcome = ended[0] if ended else RuntimeError("\n".join(log.lines))
-    if isinstance(outcome, Exception) and not isinstance(outcome, AnchormixError):
-        raise _pipeline_failed(stage, outcome, log) from outcome
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
+    if not ended:
+        raise _pipeline_failed(stage, RuntimeError("\n".join(log.lines)), log)
+    if isinstance(ended[0], BaseException):
+        raise ended[0]
+    return ended[0]
+
+
+def _wait(stage: str, pipeline: Any, log: _BeamLog) -> str:
+    try:
+        result = pipeline.run()
+        return str(result.wait_until_finish() or result.state)
+    except AnchormixError:
+        raise
+    except Exception as error:
+        raise _pipeline_failed(stage, error, log) from error
 
 
 _POLL_SECONDS = 0.5
