@@ -49,7 +49,11 @@ class Runner:
         from transforms import counters
 
         counters.reset(stage)
-        pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
+        try:
+            pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
+        except ValueError as error:  # options that the runner cannot do without
+            reason = " ".join(str(error).split())
+            raise UsageError("bad_beam_flag", f"behind `--`: {reason}", arguments=list(self.arguments)) from None
         define(pipeline)
         with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
             # An engine's client wants the main thread, for its signal handlers.

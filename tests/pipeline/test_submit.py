@@ -201,6 +201,16 @@ def test_a_diagnosis_made_in_the_driver_passes_as_it_is(monkeypatch: pytest.Monk
     assert caught.value is diagnosis
 
 
+def test_options_that_a_runner_misses_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("Pipeline has validations errors: \nMissing required option: project.")
+
+    monkeypatch.setattr(beam.Pipeline, "__init__", refuse)
+    with pytest.raises(UsageError, match="errors: Missing required option: project") as caught:
+        runner().run("index", 1, lambda pipeline: None)
+    assert (caught.value.exit_code, caught.value.code) == (2, "bad_beam_flag")
+
+
 def test_a_pipeline_that_its_engine_gave_up_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     class GivenUp:
         state = "CANCELLED"
