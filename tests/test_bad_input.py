@@ -265,7 +265,11 @@ def test_a_glob_that_matches_nothing(tmp_path: Path) -> None:
 def test_an_empty_source_is_valid_and_an_empty_mix_is_not(tmp_path: Path) -> None:
     config = project(tmp_path, {"a.jsonl": b"", "b.parquet": no_rows()})
     told = anchormix("run", config)
-    assert_refused(told, 3, "infeasible", "nothing to mix")
+    assert_refused(told, 3, "infeasible", "nothing to mix", "sources.in: documents read: 0")
+    assert "fates" not in told.message, "nothing was published that could hold them"
+    (tmp_path / "in" / "c.jsonl").write_bytes(b'{"text": " "}\n')
+    assert_refused(anchormix("run", config), 3, "infeasible", "sources.in: documents read: 1, 1 empty")
+    (tmp_path / "in" / "c.jsonl").unlink()
     told = anchormix("run", config, "--set", "mix.floors.human_verified=0.5")
     assert_refused(told, 3, "infeasible", "no verified human text")
     assert not (tmp_path / "out" / "mix").exists()
@@ -390,7 +394,11 @@ def test_a_second_run_changes_nothing(done: Path) -> None:
     for command in ("run", "mix"):
         told = anchormix(command, done)
         assert (told.exit, told.line["status"]) == (0, "unchanged")
-        assert told.line["totals"] == PublishedMix(output).manifest["totals"]
+        manifest = PublishedMix(output).manifest
+        assert {key: told.line[key] for key in ("totals", "plan", "logical_digest", "rebuilt")} == {
+            **{key: manifest[key] for key in ("totals", "plan", "logical_digest")},
+            "rebuilt": [],
+        }
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
@@ -410,6 +418,14 @@ def test_an_output_that_is_something_else(done: Path, occupy: Callable[[Path], A
     occupy(taken)
     told = anchormix("run", done, "--set", f"output={taken}")
     assert_refused(told, 2, "output_exists", str(taken))
+
+
+@pytest.mark.parametrize("key", ["output", "index"])
+def test_a_folder_that_cannot_be_made(done: Path, tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    told = anchormix("run", done, "--set", f"output={tmp_path / 'mix'}", "--set", f"{key}={tmp_path / 'file' / 'sub'}")
+    assert_refused(told, 2, f"{key}_not_writable", f"{key}: ", str(tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_plan_and_mix_never_index(tmp_path: Path) -> None:
