@@ -97,6 +97,9 @@ BROKEN_FILES: dict[str, bytes] = {
     "swapped.jsonl.zst": gzip.compress(jsonl(rows(4))),
     "cut.csv.gz": cut(gzip.compress(b"id,text\n" + b"1,some text\n" * 500)),
     "utf16.jsonl": '{"text": "x"}\n'.encode("utf-16"),
+    "quote.csv": b'id,text\n1,a sound row\n2,"never closed\n3,b\n',
+    "empty.jsonl.gz": b"",
+    "empty.csv.zst": b"",
 }
 
 BROKEN_ROWS: dict[str, tuple[bytes, dict[int, str]]] = {
@@ -112,7 +115,6 @@ BROKEN_ROWS: dict[str, tuple[bytes, dict[int, str]]] = {
     "latin1.jsonl": (jsonl(rows(1, 110)) + b'{"text": "caf\xe9"}\n', {1: "UTF-8"}),
     "latin1.csv": (b"id,text\na,plain words here\nb,caf\xe9 au lait\n", {1: "UTF-8"}),
     "ragged.csv": (b"id,text\na,other plain words\nb\nc,more,fields,than,columns\n", {1: "fields", 2: "fields"}),
-    "quote.csv": (b'id,text\n1,"never closed\n2,b\n', {0: "quote"}),
     "latin1.parquet": (bad_utf8_parquet(), {1: "UTF-8"}),
     "number.parquet": (parquet([{"id": "n1", "text": 5}, {"id": "n2", "text": 6}]), {0: "text", 1: "text"}),
 }
@@ -123,6 +125,8 @@ SOUND: dict[str, tuple[bytes, int, int]] = {
     "lines-only.jsonl": (b"\n \n\r\n", 0, 0),
     "header-only.csv": (b"id,text\n", 0, 0),
     "blank.csv": (b"", 0, 0),
+    "nothing.jsonl.gz": (gzip.compress(b""), 0, 0),
+    "nothing.csv.zst": (zstandard.compress(b""), 0, 0),
     "no-rows.parquet": (no_rows(), 0, 0),
     "nothing-said.jsonl": (b'{"text": null}\n{"text": ""}\n{"text": " \\n\\u3000"}\n' + jsonl(rows(1, 120)), 4, 3),
     "nulls.parquet": (parquet([{"id": None, "text": None}, {"id": "x", "text": good(121)}]), 2, 1),
@@ -247,6 +251,81 @@ def test_a_missing_column_names_what_there_is(tmp_path: Path) -> None:
     told = anchormix("run", config, "--set", "sources.in.columns={text: body_text}", "--set", "sources.in.keep=[lang]")
     assert_refused(told, 2, "missing_column", "'lang'", "keep")
     assert anchormix("run", config, "--set", "sources.in.columns={text: body_text}").exit == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("quote.csv", BROKEN_FILES["quote.csv"], "a quote opened on line 3 is never closed"),
+        ("empty.jsonl.gz", b"", "the gzip stream ends early, after 0 unpacked bytes"),
+        ("empty.csv.zst", b"", "the zstd stream ends early, after 0 unpacked bytes"),
+    ],
+)
+def test_the_reason_of_a_bad_file_is_told(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    config = project(tmp_path, {name: data, "sound.jsonl": jsonl(rows(1))})
+    assert_refused(anchormix("run", config), 5, "bad_records", name, reason)
+
+
+def test_a_document_without_a_token_count_is_a_bad_record(tmp_path: Path) -> None:
+    table = [{"text": good(n), "n": count} for n, count in enumerate((7, None, 0, -1))] + [{"text": None, "n": None}]
+    shards = {"a.parquet": parquet(table), "b.csv": f"text,n\n{good(10)},5\n{good(11)},\n{good(12)},few\n".encode()}
+    config = project(tmp_path, shards)
+    config.write_text(config.read_text() + "tokens: {column: n}\n")
+    assert_refused(anchormix("run", config), 5, "bad_records", "4 records", "tolerates 0", "a.parquet")
+    told = anchormix("run", config, "--set", "max_bad_records=4")
+    assert told.exit == 0, told.stderr
+    mix = PublishedMix(tmp_path / "out" / "mix")
+    mix.assert_conserved()
+    counts = {(row["shard"], row["row"]): row["n_tokens"] for row in mix.rows}
+    assert counts == {("a.parquet", 0): 7, ("a.parquet", 2): 0, ("b.csv", 0): 5}
+    fates = {(row["shard"], row["row"]): row["fate"] for row in mix.dropped.values()}
+    bad = [("a.parquet", 1), ("a.parquet", 3), ("b.csv", 1), ("b.csv", 2)]
+    assert fates == {**dict.fromkeys(bad, "bad_record"), ("a.parquet", 4): "empty"}
+    assert mix.manifest["sources"]["in"]["bad_records"] == len(bad)
+    reasons = {row["reason"] for row in mix.dropped.values() if row["fate"] == "bad_record"}
+    assert all("no token count" in reason and "tokens.column" in reason for reason in reasons), reasons
+
+
+# Texts made of several values
+
+CHATS = [
+    [{"role": "user", "content": good(1)}, {"role": "assistant", "content": good(2)}],
+    [{"role": "user", "content": good(3)}],
+    [{"role": "assistant", "content": good(4)}, {"role": "assistant", "content": None}],
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            {"messages": "chat"},
+            {0: f"user: {good(1)}\nassistant: {good(2)}", 1: f"user: {good(3)}", 2: f"assistant: {good(4)}"},
+        ),
+        (
+            {"messages": "chat", "count": ["assistant"]},
+            {0: f"assistant: {good(2)}", 2: f"assistant: {good(4)}"},
+        ),
+        ({"join": ["title", "body"]}, {0: f"One\n{good(5)}", 1: good(6), 2: "Three"}),
+    ],
+    ids=["messages", "counted messages", "join"],
+)
+def test_a_composed_text_stands_in_the_mix(tmp_path: Path, text: dict[str, Any], expected: dict[int, str]) -> None:
+    parts = [("One", good(5)), (None, good(6)), ("Three", "")]
+    values = [{"chat": chat, "title": title, "body": body} for chat, (title, body) in zip(CHATS, parts, strict=True)]
+    shards = {"a.parquet": parquet(values), "b.jsonl": jsonl(values)}
+    told = anchormix("run", project(tmp_path, shards, columns={"text": text}))
+    assert told.exit == 0, told.stderr
+    mix = PublishedMix(tmp_path / "out" / "mix")
+    mix.assert_conserved()
+    # Both files hold the same documents: one copy of each is kept, wherever it stands.
+    assert {row["row"]: row["text"] for row in mix.rows} == expected
+    assert {row["represents"] for row in mix.rows} == {2}
+    fates = mix.drops("in")
+    assert fates == {
+        "exact_duplicate": len(expected),
+        **({"empty": 2 * (3 - len(expected))} if len(expected) < 3 else {}),
+    }
 
 
 # Which files there are

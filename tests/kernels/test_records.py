@@ -645,13 +645,31 @@ def test_csv_keeps_broken_records_in_place() -> None:
     assert [row["doc_id"] for row in rows] == ["1", None, None, None, "5", "6", "7", "8"]
 
 
-def test_a_quote_that_never_closes_is_one_bad_record_or_an_unreadable_file() -> None:
-    content = b'text,id\na,1\n"b,2\n' + b"c,3\n" * 40
-    rows = read("a.csv", content)
-    assert statuses(rows) == [OK, BAD]
-    assert rows[1]["problem"] == "the record has a quote that is never closed"
-    with pytest.raises(UnreadableFile, match="a record has more than"):
-        list(read("a.csv", b"text\n" + b'"' + b"x" * (records_csv.BLOCK_BYTES + 10), max_document=1000))
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'text,id\na,1\n"b,2\n' + b"c,3\n" * 40, 3),
+        (b'text,id\r\n"a\nb",1\r\n\r\nc,"', 5),
+        (b'text,id\na,1\nb,"2""', 3),
+        (b'text,"id\na,1\n', 1),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [1, 7, records_csv.BLOCK_BYTES])
+def test_a_quote_that_never_closes_makes_the_file_unreadable(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, line: int, block_bytes: int
+) -> None:
+    monkeypatch.setattr(records_csv, "BLOCK_BYTES", block_bytes)
+    with pytest.raises(UnreadableFile, match=rf"a quote opened on line {line} is never closed; "):
+        read("a.csv", content)
+
+
+def test_a_record_beyond_the_limit_makes_the_file_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_csv, "BLOCK_BYTES", 16)
+    most = 4 * 50
+    with pytest.raises(UnreadableFile, match=f"a quote opened on line 3 is never closed within {most} bytes"):
+        read("a.csv", b'text\na\n"' + b"x\n" * most, max_document=50)
+    with pytest.raises(UnreadableFile, match=f"the record on line 3 has more than {most} bytes"):
+        read("a.csv", b"text\na\n" + b"x" * 2 * most, max_document=50)
 
 
 def test_tabs_and_carriage_returns() -> None:
@@ -685,13 +703,29 @@ def test_csv_reads_what_pythons_writer_wrote(
 @given(st.text(st.sampled_from('a,"\n\r'), max_size=40), st.integers(1, 30))
 def test_csv_rows_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch, body: str, block_bytes: int) -> None:
     content = b"text,id\n" + body.encode()
-    expected = read("a.csv", content)
+    expected = readable(content)
     with monkeypatch.context() as patch:
         patch.setattr(records_csv, "BLOCK_BYTES", block_bytes)
-        assert read("a.csv", content) == expected
+        assert readable(content) == expected
+
+
+def readable(content: bytes) -> list[Row] | str:
+    """The rows of a CSV, or why there are none."""
+    try:
+        return read("a.csv", content)
+    except UnreadableFile as error:
+        return error.problem
 
 
 # ---------------------------------------------------------------- bounds, positions, damage
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_zero_bytes_are_no_compressed_stream_but_nothing_compressed_is(kind: str) -> None:
+    for ending, stream, nothing in (("gz", "gzip", gzip.compress(b"")), ("zst", "zstd", zstandard.compress(b""))):
+        with pytest.raises(UnreadableFile, match=f"the {stream} stream ends early, after 0 unpacked bytes"):
+            read(f"a.{kind}.{ending}", b"")
+        assert read(f"a.{kind}.{ending}", nothing) == []
 
 
 def sample(name: str, rows: list[Row]) -> bytes:

@@ -2,6 +2,7 @@
 
 The first record is the header. A field in double quotes may hold delimiters, newlines and doubled quotes; a quote
 inside a bare field is an ordinary character. Blank lines are no records, an empty field is null, all else is text.
+Where a quote is never closed nobody can tell the records behind it, so such a file is unreadable.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ BLOCK_BYTES = 4 << 20
 _MAX_COLUMNS = 10_000
 
 _OUTSIDE, _BARE, _QUOTED, _CLOSED = range(4)  # where in a field a byte stands
-_FINE, _AFTER_QUOTE, _NEVER_CLOSED = range(3)  # what may be wrong with a record, its number of fields aside
+_FINE, _AFTER_QUOTE = range(2)  # what may be wrong with a record, its number of fields aside
 
-Fields = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], int, int]
-"""starts, stops (negative where quotes are doubled) by wanted column, fields per record, faults, records, bytes."""
+Fields = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], int, int, int]
+"""starts, stops (negative where quotes are doubled) by wanted column, fields per record, faults, records, bytes, and
+where the quote stands that is open at the end, or -1."""
 
 
 def csv_tree(pieces: Iterator[bytes], path: str, delimiter: str, limits: Limits) -> Tree:
@@ -58,7 +60,7 @@ def read_csv(
             keys = sorted(located.columns())
             places = np.array([names.index(key[0]) for key in keys], np.int64)
         block, fields = records.take(places)
-        starts, stops, counts, faults, rows, _ = fields
+        starts, stops, counts, faults, rows, _, _ = fields
         if rows and wanted(row, rows):
             broken = _problems(counts[:rows], faults[:rows], len(names))
             sound = np.ones(rows, np.bool_) if broken is None else ~broken.is_valid().to_numpy(zero_copy_only=False)
@@ -78,6 +80,7 @@ class _Records:
         self._delimiter = ord(delimiter)
         self._limits = limits
         self._held = b""
+        self._lines = 0  # before what is held
         self._ended = False
 
     def header(self) -> list[str]:
@@ -85,7 +88,7 @@ class _Records:
         if not self.more():
             return []
         block, fields = self.take(np.arange(_MAX_COLUMNS), limit=1)
-        starts, stops, counts, faults, rows, _ = fields
+        starts, stops, counts, faults, rows, _, _ = fields
         if not rows:
             return []
         width = int(counts[0])
@@ -108,17 +111,30 @@ class _Records:
         while True:
             self._fill(size)
             block = np.frombuffer(self._held, np.uint8)
-            most = limit or int(np.count_nonzero(block == ord("\n"))) + 1
-            fields = _find_fields(block, self._delimiter, places, most, self._ended)
-            consumed = fields[-1]
+            lines = _newlines(block)
+            fields = _find_fields(block, self._delimiter, places, limit or lines + 1, self._ended)
+            consumed, quote = fields[-2:]
+            if quote >= 0 and self._ended:
+                raise self._never_closed(block, quote, "")
             if consumed:
                 self._held = self._held[consumed:]
+                self._lines += lines - _newlines(block[consumed:])
                 return block, fields
             if size >= self._limits.max_record:
+                if quote >= 0:
+                    raise self._never_closed(block, quote, f" within {size} bytes, the most a record may have")
                 raise UnreadableFile(
-                    self._path, f"a record has more than {size} bytes: a quote may have been opened and never closed"
+                    self._path, f"the record on line {self._lines + 1} has more than {size} bytes, the most it may have"
                 )
             size = min(2 * size, self._limits.max_record)
+
+    def _never_closed(self, block: NDArray[np.uint8], quote: int, within: str) -> UnreadableFile:
+        line = self._lines + _newlines(block[:quote]) + 1
+        return UnreadableFile(
+            self._path,
+            f"a quote opened on line {line} is never closed{within}; close it, or, if it belongs to the text, put the "
+            "field in quotes and double it",
+        )
 
     def _fill(self, size: int) -> None:
         parts = [self._held]
@@ -129,6 +145,10 @@ class _Records:
             parts.append(piece or b"")
             length += len(parts[-1])
         self._held = b"".join(parts)
+
+
+def _newlines(block: NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero(block == ord("\n")))
 
 
 @njit(nogil=True, cache=True)
@@ -148,30 +168,31 @@ def _find_fields(data: NDArray[np.uint8], delimiter: int, places: NDArray[np.int
     length = len(data)
     while record < most:
         at_end = position == length
-        if at_end and (not final or consumed == length):
+        if at_end and (not final or consumed == length or state == _QUOTED):
             break
-        byte = data[position] if not at_end else 10
-        if state == _QUOTED and not at_end:
-            if byte == 34:
-                if position + 1 < length and data[position + 1] == 34:
-                    doubled = True
-                    position += 1
-                elif position + 1 == length and not final:
-                    break
-                else:
-                    state = _CLOSED
-                    closed = position
+        if state == _QUOTED:
+            while position < length and data[position] != 34:
+                position += 1
+            if position == length:
+                continue
+            if position + 1 < length and data[position + 1] == 34:
+                doubled = True
+                position += 1
+            elif position + 1 == length and not final:
+                break
+            else:
+                state = _CLOSED
+                closed = position
             position += 1
             continue
+        byte = data[position] if not at_end else 10
         if byte == delimiter or byte == 10:
             stop = position
-            if state == _QUOTED:
-                faults[record] = _NEVER_CLOSED
-            elif state == _CLOSED:
+            if state == _CLOSED:
                 stop = closed
             elif byte == 10 and stop > start and data[stop - 1] == 13:
                 stop -= 1
-            if byte == 10 and field == 0 and state != _CLOSED and state != _QUOTED and stop == start:
+            if byte == 10 and field == 0 and state != _CLOSED and stop == start:
                 consumed = min(position + 1, length)  # a blank line
             else:
                 if field < len(slots) and slots[field] >= 0:
@@ -198,7 +219,7 @@ def _find_fields(data: NDArray[np.uint8], delimiter: int, places: NDArray[np.int
         elif state == _OUTSIDE:
             state = _BARE
         position += 1
-    return starts, stops, counts, faults, record, consumed
+    return starts, stops, counts, faults, record, consumed, start - 1 if state == _QUOTED else -1
 
 
 @njit(nogil=True, cache=True)
@@ -250,8 +271,6 @@ def _problems(counts: NDArray[np.int32], faults: NDArray[np.uint8], width: int) 
     for row in broken.tolist():
         if faults[row] == _AFTER_QUOTE:
             problems[row] = "the record has text after a closing quote, expected a delimiter or the end of the line"
-        elif faults[row] == _NEVER_CLOSED:
-            problems[row] = "the record has a quote that is never closed"
         else:
             problems[row] = f"the record has {counts[row]} fields, expected {width} as in the header"
     return pa.array(problems, pa.string())
