@@ -34,7 +34,9 @@ FATES_VERSION = "2"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
+_BYTES_PER_PARTITION = 64 << 20
 _LEAST_PARTITIONS = 8
+"""A worker holds one partition of an exchange at a time: more input makes more partitions, not larger ones."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +325,7 @@ class IndexBuilder:
             settings=settings.source_settings(self.config),
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
-            partitions=max(_LEAST_PARTITIONS, facts.documents // _DOCUMENTS_PER_PARTITION),
+            partitions=_partitions(facts),
             folder=self.index.clear_layer("edges", key),
             report=report,
             scratch=self.runner.scratch(files.join(self.scratch, "edges")),
@@ -391,6 +393,11 @@ def _file_names(part: SplitRange) -> tuple[str, str]:
     """Of a split's facts, and of the accumulators beside them."""
     facts = f"{part.name}.parquet"
     return facts, diversity_path(facts)
+
+
+def _partitions(facts: Facts) -> int:
+    text = sum(shard.total("text_bytes") for shard in facts.shards)
+    return max(_LEAST_PARTITIONS, facts.documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
 
 
 def _range(stored: Sequence[Any]) -> SplitRange:
