@@ -98,13 +98,11 @@ class FindDuplicates(beam.PTransform):
         )
         sets = (
             (splits | "SplitTasks" >> beam.ParDo(_SplitTask()), pairs.wanted)
-            | "WithWanted" >> beam.Flatten()
             | "BySplit" >> Exchange(self.scratch)
             | "ReadCandidates" >> beam.ParDo(_ReadCandidates(self.settings)).with_outputs("problems", main="sets")
         )
         verified = (
             (pairs.pairs, sets.sets)
-            | "WithSets" >> beam.Flatten()
             | "ToVerify" >> Exchange(self.scratch)
             | "Verify" >> beam.ParDo(_Verify(self.threshold, self.folder))
         )

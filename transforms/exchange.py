@@ -67,7 +67,9 @@ def _open_reference(value: bytes) -> tuple[str, list[tuple[bytes, int, int]]]:
 
 @dataclass
 class Exchange(beam.PTransform):
-    """Regroup packets by partition.
+    """Regroup packets by partition: of one collection, or of several that meet here.
+
+    Several are joined after they were spilled: the local runner holds in memory what passes a Flatten.
 
     Args:
         scratch: folder for run files, shared by all workers, removed by the driver after the pipeline; None to send
@@ -77,11 +79,15 @@ class Exchange(beam.PTransform):
     scratch: str | None = None
 
     def expand(self, packets: Any) -> Any:
+        if not isinstance(packets, tuple):
+            return self._carried(packets, "") | "Group" >> beam.GroupByKey()
+        carried = tuple(self._carried(part, str(number)) for number, part in enumerate(packets))
+        return carried | "Join" >> beam.Flatten() | "Group" >> beam.GroupByKey()
+
+    def _carried(self, packets: Any, label: str) -> Any:
         if self.scratch is None:
-            carried = packets | "Inline" >> beam.MapTuple(_inline).with_output_types(tuple[int, bytes])
-        else:
-            carried = packets | "Spill" >> beam.ParDo(_Spill(self.scratch)).with_output_types(tuple[int, bytes])
-        return carried | "Group" >> beam.GroupByKey()
+            return packets | f"Inline{label}" >> beam.MapTuple(_inline).with_output_types(tuple[int, bytes])
+        return packets | f"Spill{label}" >> beam.ParDo(_Spill(self.scratch)).with_output_types(tuple[int, bytes])
 
 
 def _inline(partition: int, value: bytes) -> tuple[int, bytes]:

@@ -83,7 +83,6 @@ class SettleFates(beam.PTransform):
                 | "Spread" >> beam.Reshuffle()
                 | "AskRanks" >> beam.ParDo(_AskRanks()),
             )
-            | "WithQuestions" >> beam.Flatten()
             | "RankBySplit" >> Exchange(self.scratch)
             | "Rank" >> beam.ParDo(_Rank(self.rules))
         )
@@ -92,7 +91,6 @@ class SettleFates(beam.PTransform):
         )
         return (
             (tasks | "WriteTasks" >> beam.ParDo(_SplitTask()), verdicts)
-            | "WithVerdicts" >> beam.Flatten()
             | "WriteBySplit" >> Exchange(self.scratch)
             | "WriteFates" >> beam.ParDo(_WriteFates(self.rules, self.folder))
             | Gather(self.report)
