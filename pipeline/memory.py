@@ -2,8 +2,9 @@
 
 Stages allocate and free arrays of megabytes from several threads. By default every thread gets a heap of its own and
 gives large blocks back at once, so the same pages are faulted in again and again: on a machine where faults are dear
-that was a fifth of a run, and it also left half as much memory again resident. One heap that keeps what it has does
-neither. Arrow's allocator is told the same through its environment variable, which must be set before it loads.
+that made most of a stage's system time at 0.2 GB of text, where peak memory fell from 1.2 to 0.9 GB as well. One heap
+that keeps what it has avoids both. Arrow's allocator is told the same through its environment variable, which must be
+set before it loads.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from transforms.batches import Split, groups, pack, unpack
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
 from transforms.kernels.audit import CERTIFICATE_KEY
-from transforms.kernels.hashing import draws, fingerprint, text_digests
+from transforms.kernels.hashing import draws, fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
@@ -365,19 +365,6 @@ def _as(column: Any, kind: pa.DataType) -> Any:
     if isinstance(column, np.ndarray):
         return pa.array(column, kind)
     return column if column.type == kind else column.cast(kind)
-
-
-_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
-
-
-def hex_ids(digests: npt.NDArray[np.uint8]) -> pa.Array:
-    """Hex of the first 128 bits of each digest, as one string column."""
-    head = digests[:, :ID_BYTES]
-    text = np.empty((len(head), ID_BYTES, 2), np.uint8)
-    text[:, :, 0] = _HEX[head >> 4]
-    text[:, :, 1] = _HEX[head & 15]
-    offsets = np.arange(len(head) + 1, dtype=np.int32) * (2 * ID_BYTES)
-    return pa.StringArray.from_buffers(len(head), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def _send_rows(held: list[pa.Table], split: int, sequence: int, compression: str | None) -> Packets:

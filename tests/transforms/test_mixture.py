@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.kernels import strata
-from transforms.mixture import MAX_ROW_GROUP_BYTES, Assignments, Draw, MixSettings, _WriteShard, hex_ids
+from transforms.kernels.hashing import hex_ids
+from transforms.mixture import MAX_ROW_GROUP_BYTES, Assignments, Draw, MixSettings, _WriteShard
 
 
 def settings(*, strict: bool) -> MixSettings:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transforms.kernels.hashing import byte_spans, text_digests
+from transforms.kernels.hashing import byte_spans, hex_ids, text_digests
 from transforms.kernels.schemas import ID_BYTES, Provenance, mix_schema
 from transforms.kernels.strata import distinct_rows
 from transforms.kernels.text import blank, split_words, valid_utf8
@@ -356,7 +356,7 @@ class _Recount:
             text = pc.if_else(pa.array(valid), text, pa.scalar(None, text.type))
         find("blank_text", blank(text) & valid, "text that is not blank", "blank")
 
-        ids = _hex_ids(digests)
+        ids = hex_ids(digests)
         find("wrong_id", _differ(batch["id"], ids), ids, batch["id"])
         spans = byte_spans(batch["text"])
         sizes = spans.stops - spans.starts
@@ -464,12 +464,6 @@ def _sum_by(codes: NDArray[np.int64], values: NDArray[np.int64], groups: int) ->
 def _differ(claimed: pa.Array, counted: pa.Array) -> NDArray[np.bool_]:
     """Where the two differ; a null is reported as such, not as a difference."""
     return pc.fill_null(pc.not_equal(claimed, counted), False).to_numpy(zero_copy_only=False)
-
-
-def _hex_ids(digests: NDArray[np.uint8]) -> pa.Array:
-    text = digests[:, :ID_BYTES].tobytes().hex().encode()
-    offsets = np.arange(len(digests) + 1, dtype=np.int32) * (2 * ID_BYTES)
-    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 class _ColumnDigest:

@@ -75,43 +75,43 @@ def distinct_pairs(left: U64, right: U64) -> tuple[U64, U64]:
 
 @njit(nogil=True, cache=True)
 def _pivot_pairs(band: Any, documents: Any, pivots: int) -> Any:
-    total = len(band)
     pairs = 0
     start = 0
-    while start < total:
-        end = start + 1
-        while end < total and band[end] == band[start]:
-            end += 1
-        members = end - start
-        count = min(pivots, members - 1)
-        last = -1
+    while start < len(band):
+        end = _bucket_end(band, start)
+        count = min(pivots, end - start - 1)
         for k in range(count):
-            pivot = 0 if count < 2 else (members - 2) * k // (count - 1)
-            if pivot != last:
-                pairs += members - 1 - pivot
-            last = pivot
+            pairs += end - 1 - _pivot(start, end, count, k)
         start = end
     left = np.empty(pairs, np.uint64)
     right = np.empty(pairs, np.uint64)
     filled = 0
     start = 0
-    while start < total:
-        end = start + 1
-        while end < total and band[end] == band[start]:
-            end += 1
-        members = end - start
-        count = min(pivots, members - 1)
-        last = -1
+    while start < len(band):
+        end = _bucket_end(band, start)
+        count = min(pivots, end - start - 1)
         for k in range(count):
-            pivot = 0 if count < 2 else (members - 2) * k // (count - 1)
-            if pivot != last:
-                for other in range(start + pivot + 1, end):
-                    left[filled] = documents[start + pivot]
-                    right[filled] = documents[other]
-                    filled += 1
-            last = pivot
+            pivot = _pivot(start, end, count, k)
+            for other in range(pivot + 1, end):
+                left[filled] = documents[pivot]
+                right[filled] = documents[other]
+                filled += 1
         start = end
     return left, right
+
+
+@njit(nogil=True, cache=True)
+def _bucket_end(band: Any, start: int) -> int:
+    end = start + 1
+    while end < len(band) and band[end] == band[start]:
+        end += 1
+    return end
+
+
+@njit(nogil=True, cache=True)
+def _pivot(start: int, end: int, count: int, k: int) -> int:
+    """The k-th of `count` pivots, spread from the first member to the last but one; no two are the same."""
+    return start if count < 2 else start + (end - start - 2) * k // (count - 1)
 
 
 def shared_and_union(left: I64, right: I64, hashes: U64, offsets: I64) -> tuple[I64, I64]:

@@ -15,7 +15,7 @@ import xxhash
 from numba import njit
 from numpy.typing import NDArray
 
-from transforms.kernels.schemas import DIGEST_BYTES
+from transforms.kernels.schemas import DIGEST_BYTES, ID_BYTES
 
 __all__ = ["ByteSpans", "byte_spans", "draws", "fingerprint", "mix64", "text_digests"]
 
@@ -92,6 +92,13 @@ def text_digests(text: pa.Array) -> NDArray[np.uint8]:
     if text.null_count:
         digests[text.is_null().to_numpy(zero_copy_only=False)] = 0
     return digests
+
+
+def hex_ids(digests: NDArray[np.uint8]) -> pa.Array:
+    """Hex of the first 128 bits of each digest, as one string column."""
+    text = digests[:, :ID_BYTES].tobytes().hex().encode()
+    offsets = np.arange(len(digests) + 1, dtype=np.int32) * (2 * ID_BYTES)
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def draws(digests: NDArray[np.uint8], seed: int, salt: bytes = b"") -> NDArray[np.uint64]:
