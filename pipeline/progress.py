@@ -46,19 +46,8 @@ class _Log:
     def stage(self, name: str, total_bytes: int, poll: Poll) -> Iterator[None]:
         self._stream = sys.stderr
         started = time.monotonic()
-        ended = threading.Event()
-
-        def report() -> None:
-            while not ended.wait(_LOG_SECONDS):
-                self.say(_line(name, total_bytes, *poll(), time.monotonic() - started))
-
-        thread = threading.Thread(target=report, daemon=True)
-        thread.start()
-        try:
+        with _every(_LOG_SECONDS, lambda: self.say(_line(name, total_bytes, *poll(), time.monotonic() - started))):
             yield
-        finally:
-            ended.set()
-            thread.join()
         self.say(_line_at_end(name, *poll(), time.monotonic() - started))
 
     def say(self, line: str) -> None:
@@ -87,24 +76,35 @@ class _Bar:
         )
         with Bars(*columns, console=Console(file=self._stream)) as bars:
             task = bars.add_task(name, total=max(1, total_bytes), documents=0)
-            ended = threading.Event()
 
             def follow() -> None:
-                while not ended.wait(_BAR_SECONDS):
-                    documents, size = poll()
-                    bars.update(task, completed=min(size, total_bytes), documents=documents)
+                documents, size = poll()
+                bars.update(task, completed=min(size, total_bytes), documents=documents)
 
-            thread = threading.Thread(target=follow, daemon=True)
-            thread.start()
-            try:
+            with _every(_BAR_SECONDS, follow):
                 yield
-            finally:
-                ended.set()
-                thread.join()
             bars.update(task, completed=max(1, total_bytes), documents=poll()[0])
 
     def say(self, line: str) -> None:
         print(line, file=self._stream or sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Do something again and again, in a thread of its own, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _line(name: str, total: int, documents: int, size: int, seconds: float) -> str:
