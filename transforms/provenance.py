@@ -222,6 +222,7 @@ class _Rank(beam.DoFn):
             high,
             low,
             tagged.eligible[places],
+            tagged.tags.provenance[places],
         )
         yield 0, packet(body, split)
 
@@ -235,10 +236,10 @@ class _Remove(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         _, values = element
-        documents, keep_class, priority, length, high, low, eligible = unpack_all(received(values))
-        in_order = np.argsort(documents, kind="stable")
-        documents, keep_class, priority, length, high, low, eligible = (
-            column[in_order] for column in (documents, keep_class, priority, length, high, low, eligible)
+        columns = unpack_all(received(values))
+        in_order = np.argsort(columns[0], kind="stable")
+        documents, keep_class, priority, length, high, low, eligible, provenance = (
+            column[in_order] for column in columns
         )
         rank = np.empty(len(documents), np.int64)
         # Last key first: class, priority (higher stays), length (longer stays), digest, position.
@@ -269,6 +270,7 @@ class _Remove(beam.DoFn):
             low[witness],
             np.where(near, shared[edge], 1) if len(shared) else np.ones(len(gone), np.int64),
             np.where(near, union[edge], 1) if len(union) else np.ones(len(gone), np.int64),
+            provenance[witness],
         )
         several = np.flatnonzero(settled.represents > 1)
         yield from _send_back(documents[several], _STANDS_FOR, 1, settled.represents[several])
@@ -370,10 +372,11 @@ class _WriteFates(beam.DoFn):
         shared = np.zeros(size, np.int64)
         union = np.zeros(size, np.int64)
         represents = np.where(fate == Fate.KEPT, 1, 0)
+        witnessed = np.full(size, _NO_WITNESS, np.uint8)  # provenance of the witness
         for body in bodies:
             if body[:1] == _VERDICTS:
                 places, *verdict = unpack(body[1:])
-                fate[places], position[places], high, low, shared[places], union[places] = verdict
+                fate[places], position[places], high, low, shared[places], union[places], witnessed[places] = verdict
                 partner[places] = np.stack([high, low], axis=1).astype(">u8").view(np.uint8)
                 represents[places] = 0
             else:
@@ -399,9 +402,11 @@ class _WriteFates(beam.DoFn):
         )
         counters.advance("fates", size, tagged.task.split.weight)
         written = json.loads(write_part(self._folder, "fates", split, table))
-        told = account(tagged.task.split, tagged.facts, table, tagged.task.custody is not None)
+        told = account(tagged.task.split, tagged.facts, table, tagged.task.custody is not None, witnessed)
         yield json.dumps({**written, "account": told}, sort_keys=True).encode()
 
+
+_NO_WITNESS = 255
 
 _FATE_OF_STATUS = np.zeros(4, np.uint8)
 _FATE_OF_STATUS[[Status.OK, Status.EMPTY, Status.BAD_RECORD, Status.BAD_FILE]] = [
@@ -412,10 +417,13 @@ _FATE_OF_STATUS[[Status.OK, Status.EMPTY, Status.BAD_RECORD, Status.BAD_FILE]] =
 ]
 
 
-def account(split: Split, facts: pa.Table, fates: pa.Table, in_custody: bool) -> dict[str, Any]:
+def account(
+    split: Split, facts: pa.Table, fates: pa.Table, in_custody: bool, witnessed: npt.NDArray[np.uint8]
+) -> dict[str, Any]:
     """Documents and tokens of a split by provenance and fate: what conservation and the guards are judged on.
 
-    Of a shard that custody covers also its documents, and those among them that are no leaf.
+    Removed ones also by the provenance of their witness, `witnessed`. Of a shard that custody covers also its
+    documents, and those among them that are no leaf.
     """
     fate = fates["fate"].to_numpy()
     provenance = fates["provenance"].to_numpy()
@@ -432,9 +440,32 @@ def account(split: Split, facts: pa.Table, fates: pa.Table, in_custody: bool) ->
         "source": split.source,
         "shard": split.shard,
         "cells": cells,
+        "duplicates": _duplicate_cells(fate, witnessed, provenance, tokens),
         "verified_tokens": int(tokens[verified].sum()),
         "contested_tokens": int(tokens[verified & contested].sum()),
         "contested_documents": int((verified & contested).sum()),
         "in_custody": int(readable.sum()),
         "no_leaf": int((readable & ~verified).sum()),
     }
+
+
+def _duplicate_cells(
+    fate: npt.NDArray[np.uint8],
+    witnessed: npt.NDArray[np.uint8],
+    provenance: npt.NDArray[np.uint8],
+    tokens: npt.NDArray[np.int64],
+) -> list[list[Any]]:
+    """Removed documents as (fate, provenance of the witness, own provenance, documents, tokens)."""
+    removed = np.flatnonzero(witnessed != _NO_WITNESS)
+    if len(removed) == 0:
+        return []
+    kinds = np.stack([fate[removed], witnessed[removed], provenance[removed]], axis=1)
+    found, number = np.unique(kinds, axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    documents = np.bincount(number, minlength=len(found))
+    weights = np.zeros(len(found), np.int64)
+    np.add.at(weights, number, tokens[removed])
+    return [
+        [Fate(kind).label, Provenance(kept).label, Provenance(own).label, int(count), int(weight)]
+        for (kind, kept, own), count, weight in zip(found.tolist(), documents, weights, strict=True)
+    ]
