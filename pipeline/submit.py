@@ -35,6 +35,7 @@ class Runner:
     arguments: tuple[str, ...]  # complete Beam flags
     run_files: bool  # packets go through files, because all workers share this machine's disk
     in_process: bool  # workers are threads of this process, or its children
+    threads: int  # of the one worker that is this process; engines bring their own
     progress: Progress
 
     def scratch(self, folder: str) -> str | None:
@@ -46,9 +47,10 @@ class Runner:
         import apache_beam as beam
 
         from pipeline.beam_options import ParsedOnce
-        from transforms import counters
+        from transforms import counters, pool
 
         counters.reset(stage)
+        pool.use_threads(self.threads)
         try:
             pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
         except ValueError as error:  # options that the runner cannot do without
@@ -163,17 +165,14 @@ def _pipeline_failed(stage: str, error: Exception, said: _BeamLog) -> AnchormixE
 def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
     """Complete and check the flags behind `--`; without a runner the local one is chosen, with all cores."""
     given = list(beam_arguments)
+    threads = 1
     name = _option(given, "runner")
     local = name is None or name.lower() in _LOCAL_NAMES
     if local:
         given = _without(given, "runner")
         given.append(f"--runner={LOCAL_RUNNER}")
-        workers = _option(given, "direct_num_workers")
-        if workers is None:
-            workers = str(os.cpu_count() or 1)
-            given.append(f"--direct_num_workers={workers}")
         if _option(given, "direct_running_mode") is None:
-            given.append(f"--direct_running_mode={'in_memory' if workers == '1' else 'multi_threading'}")
+            threads, given = _as_threads(given)
     endpoint = _option(given, "job_endpoint")
     embedded = endpoint == "embed"
     _refuse_unknown(given)
@@ -181,7 +180,20 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
         _refuse_unknown_runner(name)
     if not local and not embedded and endpoint is not None:
         _refuse_silent_server(endpoint)
-    return Runner(tuple(given), _carrier(local or embedded), local or embedded, progress)
+    return Runner(tuple(given), _carrier(local or embedded), local or embedded, threads, progress)
+
+
+def _as_threads(arguments: Sequence[str]) -> tuple[int, list[str]]:
+    """As many workers as are asked for, or as there are cores, as threads of a single one of Beam's.
+
+    With a running mode of Beam's (`multi_threading`, `multi_processing`) the workers are Beam's own instead.
+    """
+    asked = _option(arguments, "direct_num_workers") or "0"  # Beam's own word for all cores
+    if not asked.isdecimal():
+        return 1, list(arguments)  # Beam's parser says what is wrong with it
+    threads = int(asked) or os.cpu_count() or 1
+    rest = _without(arguments, "direct_num_workers")
+    return threads, [*rest, "--direct_num_workers=1", "--direct_running_mode=in_memory"]
 
 
 def _carrier(local: bool) -> bool:

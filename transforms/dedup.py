@@ -37,6 +37,7 @@ from transforms.kernels import dedup, minhash
 from transforms.kernels.records import read_texts_at
 from transforms.kernels.schemas import Status
 from transforms.kernels.text import split_words
+from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SourceSettings,
     digest_words,
@@ -123,14 +124,14 @@ def _send(partition: npt.NDArray[Any], arrays: list[npt.NDArray[Any]], major: in
             yield key, packet(tag + pack(*(array[rows] for array in arrays)), major, minor)
 
 
-class _SendDigests(beam.DoFn):
+class _SendDigests(PooledDoFn):
     """What exact grouping and banding need of each readable document."""
 
     def __init__(self, bands: minhash.Bands, partitions: int) -> None:
         self._bands = bands
         self._partitions = partitions
 
-    def process(self, element: bytes) -> Packets:
+    def work(self, element: bytes) -> Packets:
         split = Split.from_bytes(element)
         facts = read_facts(split, ["status", "digest", "n_words", "n_shingles", "signature"])
         places = np.flatnonzero(facts["status"].to_numpy() == Status.OK)
@@ -153,14 +154,14 @@ class _SendDigests(beam.DoFn):
 _NO_BANDS = 255
 
 
-class _GroupTexts(beam.DoFn):
+class _GroupTexts(PooledDoFn):
     """Equal texts become one: the first by address goes on to the bands, the others are written down."""
 
     def __init__(self, folder: str, partitions: int) -> None:
         self._folder = folder
         self._partitions = partitions
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
         high, low, documents, length, bands = unpack_all(received(values))
         found = dedup.exact_groups(high, low, documents)
@@ -177,13 +178,13 @@ class _GroupTexts(beam.DoFn):
             )
 
 
-class _PairUp(beam.DoFn):
+class _PairUp(PooledDoFn):
     """Documents that share a band become candidate pairs, sent to the partition of their first document."""
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Packets:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         partition, values = element
         hashes, length, digest, documents = unpack_all(received(values))
         left, right = dedup.distinct_pairs(*dedup.candidate_pairs(hashes, length, digest, documents))
@@ -196,10 +197,10 @@ def _spread(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return (documents * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
 
 
-class _DistinctPairs(beam.DoFn):
+class _DistinctPairs(PooledDoFn):
     """Each candidate once, and per split the documents whose text this partition wants to see."""
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
         left, right = dedup.distinct_pairs(*unpack_all(received(values)))
         yield from _send(np.full(len(left), partition), [left, right], 0, _PAIRS)
@@ -218,13 +219,13 @@ class _SplitTask(beam.DoFn):
         yield Split.from_bytes(element).index, packet(_SPLIT + element, 0)
 
 
-class _ReadCandidates(beam.DoFn):
+class _ReadCandidates(PooledDoFn):
     """Reads the wanted documents of one split again and sends their shingle sets to whoever asked."""
 
     def __init__(self, settings: Mapping[str, SourceSettings]) -> None:
         self._settings = settings
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         _, values = element
         bodies = received(values)
         split = Split.from_bytes(next(bodies)[1:])
@@ -284,14 +285,14 @@ def changed_input(split: Split) -> bytes:
     return json.dumps({"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}).encode()
 
 
-class _Verify(beam.DoFn):
+class _Verify(PooledDoFn):
     """Exact Jaccard of every candidate; those at or above the threshold are edges."""
 
     def __init__(self, threshold: Fraction, folder: str) -> None:
         self._threshold = threshold
         self._folder = folder
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         partition, values = element
         edges = self._edges(received(values))
         if edges.num_rows:

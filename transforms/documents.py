@@ -20,6 +20,7 @@ from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
 from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema
 from transforms.kernels.streams import reading
+from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SUMMARY_KEY,
     SourceSettings,
@@ -51,11 +52,11 @@ class ExtractFacts(beam.PTransform):
         return splits | "ReadSplit" >> beam.ParDo(_ReadSplit(self.settings)).with_output_types(bytes)
 
 
-class _ReadSplit(beam.DoFn):
+class _ReadSplit(PooledDoFn):
     def __init__(self, settings: Mapping[str, SourceSettings]) -> None:
         self._settings = settings
 
-    def process(self, element: bytes) -> Iterator[bytes]:
+    def work(self, element: bytes) -> Iterator[bytes]:
         split = Split.from_bytes(element)
         done = finished_summary(split.facts)
         summary = done or extract_facts(split, self._settings[split.source])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -22,11 +22,13 @@ from transforms import counters, files
 from transforms.batches import Split, groups, pack, unpack
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
+from transforms.kernels.ahead import read_ahead
 from transforms.kernels.audit import CERTIFICATE_KEY
 from transforms.kernels.hashing import draws, fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
+from transforms.pool import PooledDoFn
 from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts
 
 _REPETITIVE = [
@@ -107,12 +109,12 @@ class CountStrata(beam.PTransform):
         )
 
 
-class _CountSplit(beam.DoFn):
+class _CountSplit(PooledDoFn):
     def __init__(self, draw: Draw, partitions: int) -> None:
         self._draw = draw
         self._partitions = partitions
 
-    def process(self, element: bytes) -> Packets:
+    def work(self, element: bytes) -> Packets:
         task = MixTask.from_bytes(element)
         fates = task.read_fates(["fate", "provenance", "generator", "kind"])
         facts = read_facts(task.split, ["digest", "n_tokens", "n_bytes", *self._draw.group_columns])
@@ -225,7 +227,7 @@ class WriteMix(beam.PTransform):
         return shards.counts
 
 
-class _SendRows(beam.DoFn):
+class _SendRows(PooledDoFn):
     """Reads the chosen documents of one split, checks that they are what was indexed, sends them to their shards."""
 
     def __init__(
@@ -237,7 +239,7 @@ class _SendRows(beam.DoFn):
         self._plan = plan
         self._compression = "lz4" if compress else None  # run files are read in place; a shuffle moves bytes
 
-    def process(self, element: bytes) -> Iterator[Any]:
+    def work(self, element: bytes) -> Iterator[Any]:
         task = MixTask.from_bytes(element)
         split = task.split
         facts = read_facts(split, self._facts_columns())
@@ -392,14 +394,14 @@ def _as_stream(rows: pa.Table, options: pa.ipc.IpcWriteOptions) -> memoryview:
     return memoryview(buffer)[: sink.tell()]
 
 
-class _WriteShard(beam.DoFn):
+class _WriteShard(PooledDoFn):
     """Holds one output shard, lays it out so that every prefix of every row group holds the floor, writes it."""
 
     def __init__(self, settings: MixSettings, staging: str) -> None:
         self._settings = settings
         self._staging = staging
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         shard, values = element
         table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values)).combine_chunks()
         order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
@@ -417,7 +419,7 @@ class _WriteShard(beam.DoFn):
         name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
         staged = f"{name}.{uuid.uuid4().hex[:12]}"
         statistics = ShardDiversity()
-        # Encoding and counting both release the GIL: a mix of a single shard still uses two cores.
+        # Taking rows, encoding and counting release the GIL: a mix of a single shard still uses several cores.
         with files.atomic_output(files.join(self._staging, "data", staged)) as sink, ThreadPoolExecutor(1) as beside:
             schema = mix_schema(self._settings.kept)
             writer = pq.ParquetWriter(
@@ -429,14 +431,15 @@ class _WriteShard(beam.DoFn):
                 write_statistics=_REPETITIVE,
                 version="2.6",
             )
-            start = 0
-            for end in arranged.ends.tolist():
-                group = table.take(pa.array(rows[start:end])).cast(schema)
-                counted = beside.submit(statistics.add, group)
+            counting: list[Future[None]] = []
+            for group in read_ahead(_row_groups(table, rows, arranged.ends, schema)):
+                counting.append(beside.submit(statistics.add, group))
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
-                counted.result()
                 counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
-                start = end
+                if len(counting) > _GROUPS_UNCOUNTED:
+                    counting.pop(0).result()
+            for counted in counting:
+                counted.result()
             certificate = self._certificate(name, table, measures, human, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
@@ -475,6 +478,18 @@ class _WriteShard(beam.DoFn):
             "plan": settings.plan_digest,
             "config_digest": settings.config_digest,
         }
+
+
+_GROUPS_UNCOUNTED = 1  # row groups that may wait to be counted
+
+
+def _row_groups(
+    table: pa.Table, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    start = 0
+    for end in ends.tolist():
+        yield table.take(pa.array(rows[start:end])).cast(schema)
+        start = end
 
 
 def measured(table: pa.Table, measure: str) -> npt.NDArray[np.int64]:
@@ -519,13 +534,13 @@ DROPPED_SCHEMA = pa.schema(
 )
 
 
-class _WriteDropped(beam.DoFn):
+class _WriteDropped(PooledDoFn):
     """The documents of one split that dedup, exclusions or reading took out, each with reason and witness."""
 
     def __init__(self, staging: str) -> None:
         self._staging = staging
 
-    def process(self, element: bytes) -> Iterator[bytes]:
+    def work(self, element: bytes) -> Iterator[bytes]:
         task = MixTask.from_bytes(element)
         fates = task.read_fates(["fate", "partner", "shared", "union", "reason"])
         dropped = pc.not_equal(fates["fate"], pa.scalar(int(Fate.KEPT), pa.uint8()))

@@ -25,6 +25,7 @@ from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import dedup
 from transforms.kernels.provenance import SourceRules, Tags, covered, tag
 from transforms.kernels.schemas import FATES, ID_BYTES, Fate, Provenance, Status
+from transforms.pool import PooledDoFn
 from transforms.sidecars import digest_words, digests_of, fixed_binary, read_facts, write_part
 
 _SPLIT, _WANTED, _VERDICTS, _STANDS_FOR = b"S", b"W", b"V", b"R"
@@ -121,10 +122,10 @@ class _SplitTask(beam.DoFn):
         yield FateTask.from_bytes(element).split.index, packet(_SPLIT + element, 0)
 
 
-class _AskRanks(beam.DoFn):
+class _AskRanks(PooledDoFn):
     """Asks each split for the rank of its documents that stand in one edge file."""
 
-    def process(self, element: bytes) -> Packets:
+    def work(self, element: bytes) -> Packets:
         table = _read_table(element.decode())
         documents = np.unique(np.concatenate([table[name].to_numpy() for name in table.column_names[:2]]))
         order, runs = groups(split_of(documents))
@@ -197,13 +198,13 @@ def _exclusions(source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[n
     return reasons
 
 
-class _Rank(beam.DoFn):
+class _Rank(PooledDoFn):
     """Sends the ranks that were asked for to the one worker that removes."""
 
     def __init__(self, rules: FateRules) -> None:
         self._rules = rules
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Packets:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         split, values = element
         bodies = received(values)
         task = next(bodies)[1:]
@@ -353,14 +354,14 @@ def _send_back(
         yield split, packet(body, 1, order_key)
 
 
-class _WriteFates(beam.DoFn):
+class _WriteFates(PooledDoFn):
     """One row of fates per row of facts, and the split's part of the accounting."""
 
     def __init__(self, rules: FateRules, folder: str) -> None:
         self._rules = rules
         self._folder = folder
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         split, values = element
         bodies = received(values)
         tagged = _tagged(next(bodies)[1:], self._rules)

@@ -36,21 +36,29 @@ def flag(made: Runner, name: str) -> list[str]:
 def test_without_flags_every_core_of_this_machine_works() -> None:
     made = runner()
     assert flag(made, "runner") == [LOCAL_RUNNER]
-    assert flag(made, "direct_num_workers") == [str(os.cpu_count() or 1)]
+    assert made.threads == (os.cpu_count() or 1)
+    assert flag(made, "direct_num_workers") == ["1"]
     assert made.scratch("folder") == "folder"
 
 
 @pytest.mark.parametrize(
-    ("flags", "mode"),
+    ("flags", "threads", "mode", "workers"),
     [
-        (("--direct_num_workers=1",), ["in_memory"]),
-        (("--direct_num_workers", "1"), ["in_memory"]),
-        (("--direct_num_workers=3",), ["multi_threading"]),
-        (("--direct_num_workers=3", "--direct_running_mode=multi_processing"), ["multi_processing"]),
+        (("--direct_num_workers=1",), 1, "in_memory", "1"),
+        (("--direct_num_workers", "1"), 1, "in_memory", "1"),
+        (("--direct_num_workers=0",), os.cpu_count() or 1, "in_memory", "1"),
+        (("--direct_num_workers=3",), 3, "in_memory", "1"),
+        (("--direct_num_workers=3", "--direct_running_mode=multi_threading"), 1, "multi_threading", "3"),
+        (("--direct_num_workers=3", "--direct_running_mode=multi_processing"), 1, "multi_processing", "3"),
     ],
 )
-def test_one_worker_needs_no_threads_and_what_is_given_stands(flags: tuple[str, ...], mode: list[str]) -> None:
-    assert flag(runner(*flags), "direct_running_mode") == mode
+def test_workers_are_threads_of_one_worker_unless_a_running_mode_is_given(
+    flags: tuple[str, ...], threads: int, mode: str, workers: str
+) -> None:
+    made = runner(*flags)
+    assert made.threads == threads
+    assert flag(made, "direct_running_mode") == [mode]
+    assert flag(made, "direct_num_workers") == [workers]
 
 
 @pytest.mark.parametrize("name", ["DirectRunner", "directrunner", "direct", "FnApiRunner", LOCAL_RUNNER])

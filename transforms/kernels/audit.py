@@ -6,12 +6,15 @@ a shard that cannot be read to its end is a finding too, never an exception.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from transforms.kernels.ahead import read_ahead
 from transforms.kernels.hashing import byte_spans, hex_ids, text_digests
 from transforms.kernels.schemas import ID_BYTES, Provenance, mix_schema
 from transforms.kernels.strata import distinct_rows
@@ -231,6 +235,14 @@ def logical_digest(audits: Iterable[ShardAudit]) -> str:
     return digest.hexdigest()
 
 
+def _batches(shard: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+    """Each row group's batches, then None: a row group without rows is one all the same."""
+    for row_group in range(shard.num_row_groups):
+        for batch in shard.iter_batches(_BATCH_ROWS, row_groups=[row_group], use_threads=False):
+            yield row_group, batch
+        yield row_group, None
+
+
 class _Recount:
     """The walk through one shard, filling its audit."""
 
@@ -241,6 +253,7 @@ class _Recount:
         self.visit = visit
         self.ids: list[NDArray[np.uint64]] = []
         self.copies: list[NDArray[np.int32]] = []
+        self.digests: list[_ColumnDigest] = []
 
     def run(self, shard: pq.ParquetFile) -> None:
         audit = self.audit
@@ -248,15 +261,17 @@ class _Recount:
         schema = shard.schema_arrow
         if not self._schema_holds(schema):
             return
-        digests = [_ColumnDigest(column.type) for column in schema]
+        self.digests = [_ColumnDigest(column.type) for column in schema]
         row = 0
-        for row_group in range(shard.num_row_groups):
-            row = self._row_group(shard, row_group, row, digests)
+        with contextlib.closing(read_ahead(_batches(shard))) as ahead:
+            for index, parts in groupby(ahead, key=itemgetter(0)):
+                promised = shard.metadata.row_group(index).num_rows
+                row = self._row_group(index, promised, (batch for _, batch in parts if batch is not None), row)
         if row == 0:
             audit.find("empty_shard", "at least one row", "none")
         if self.ids:
             audit.ids, audit.copies = np.concatenate(self.ids), np.concatenate(self.copies)
-        audit.rows_digest = _rows_digest(schema, row, digests)
+        audit.rows_digest = _rows_digest(schema, row, self.digests)
         audit.complete = True
         human, total = audit.human_verified, audit.total.measured(audit.measure)
         if not _holds(self.floor, human, total):
@@ -300,13 +315,13 @@ class _Recount:
             self.audit.find("missing_column", f"a column {name!r}, which a rule groups by", ", ".join(schema.names))
         return not missing
 
-    def _row_group(self, shard: pq.ParquetFile, index: int, row: int, digests: list[_ColumnDigest]) -> int:
+    def _row_group(self, index: int, promised: int, batches: Iterable[pa.RecordBatch], row: int) -> int:
         audit = self.audit
         measures: Counter[Key] = Counter()
         start, human, total, holds = row, 0, 0, True
-        for batch in shard.iter_batches(_BATCH_ROWS, row_groups=[index], use_threads=False):
+        for batch in batches:
             text_sha256 = text_digests(batch["text"])
-            for column, values, digest in zip(batch.schema.names, batch.columns, digests, strict=True):
+            for column, values, digest in zip(batch.schema.names, batch.columns, self.digests, strict=True):
                 digest.update(text_sha256 if column == "text" else values)
             tokens, sizes = self._check_rows(batch, text_sha256, index, row)
             counted = {"tokens": tokens, "bytes": sizes, "documents": np.ones_like(sizes)}[audit.measure]
@@ -327,7 +342,6 @@ class _Recount:
                 for finding in self.visit(AuditedRows(audit.shard, index, row, batch, text_sha256)):
                     audit.findings.add(finding)
             row += batch.num_rows
-        promised = shard.metadata.row_group(index).num_rows
         if row - start != promised:  # some damaged pages end a batch reader early, without an error
             audit.find("missing_rows", f"{promised} rows, as the footer says", row - start, index)
         audit.row_groups.append(RowGroupAudit(row - start, dict(measures)))

@@ -1,0 +1,126 @@
+"""Several elements of a DoFn at a time, on threads of one worker.
+
+Kernels release the GIL, so threads are all that a machine's cores need. Beam's own local threads are workers with a
+gRPC connection each, which get a fixed share of the elements and pass every result through the connection; a pool
+inside the worker hands the next element to whichever thread is free and passes results by reference.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+_threads = 1
+
+
+def use_threads(threads: int) -> None:
+    """How many elements each `PooledDoFn` of this process works on at a time; one until told otherwise.
+
+    An engine runs bundles side by side by itself, so this is for the local runner alone.
+    """
+    global _threads
+    _threads = threads
+
+
+class PooledDoFn(beam.DoFn):
+    """A DoFn whose `work` turns one element into outputs, in any thread and any order.
+
+    Outputs leave in the order in which they are made, which differs from run to run: whoever receives them must not
+    depend on it (packets carry their order, reports are sorted). `work` may hold state of the instance that is set
+    before the first element and not changed after.
+    """
+
+    _crew: _Crew | None = None
+
+    def work(self, element: Any) -> Iterable[Any]:
+        raise NotImplementedError
+
+    def process(self, element: Any) -> Iterator[Any]:
+        if _threads == 1:
+            yield from self.work(element)
+            return
+        if self._crew is None:
+            self._crew = _Crew(_threads)
+        if isinstance(element, tuple):  # a group: the runner's iterable is read here, never in two threads
+            element = (element[0], list(element[1]))
+        yield from self._crew.outputs(self._crew.start(self.work, element))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        crew, self._crew = self._crew, None
+        if crew is None:
+            return
+        window = GlobalWindow()
+        for output in crew.outputs(0):
+            if isinstance(output, beam.pvalue.TaggedOutput):
+                windowed = WindowedValue(output.value, window.max_timestamp(), [window])
+                yield beam.pvalue.TaggedOutput(output.tag, windowed)
+            else:
+                yield WindowedValue(output, window.max_timestamp(), [window])
+        crew.dismiss()
+
+
+class _Crew:
+    """The threads of one DoFn in one bundle, and the outputs that they have ready.
+
+    Every DoFn has threads of its own: in shared ones, the elements of a DoFn could wait for those of another that
+    wait for room to hand on to the first.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "anchormix-work")
+        self._ready: queue.Queue[tuple[bool, Any]] = queue.Queue(_MOST_READY)
+        self._unfinished = 0
+        self._dismissed = False
+
+    def start(self, work: Any, element: Any) -> int:
+        """Begin with an element; how many may be left unfinished before the next one should come."""
+        self._unfinished += 1
+        self._pool.submit(self._run, work, element)
+        return self._threads  # one waits, so that no thread ever does
+
+    def _run(self, work: Any, element: Any) -> None:
+        failure: BaseException | None = None
+        try:
+            for output in work(element):
+                self._hand_over((False, output))
+        except BaseException as error:  # raised again where Beam sees it
+            failure = error
+        self._hand_over((True, failure))
+
+    def _hand_over(self, item: tuple[bool, Any]) -> None:
+        while not self._dismissed:
+            try:
+                self._ready.put(item, timeout=_LOOK_UP_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def outputs(self, leave: int) -> Iterator[Any]:
+        """Outputs as they come, until at most `leave` elements are unfinished."""
+        try:
+            while self._unfinished > leave:
+                ended, output = self._ready.get()
+                if not ended:
+                    yield output
+                    continue
+                self._unfinished -= 1
+                if output is not None:
+                    raise output
+        except BaseException:  # of an element, or of whoever takes the outputs
+            self.dismiss()
+            raise
+
+    def dismiss(self) -> None:
+        self._dismissed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+_MOST_READY = 4  # outputs that nobody took yet; they may be packets of many megabytes
+_LOOK_UP_SECONDS = 1.0
