@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -33,8 +33,9 @@ from pipeline.manifest import (
 )
 from pipeline.outcome import Outcome
 from pipeline.progress import make_progress
-from pipeline.report import plan_table, verdict_table, write_report
+from pipeline.report import plan_table, survival_tables, verdict_table, write_report
 from pipeline.submit import make_runner
+from pipeline.survival import differing_provenance, survival
 from pipeline.verify import Verification, audit_mix, verify_mix
 from transforms import files
 from transforms.batches import unpack
@@ -62,8 +63,20 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
         indexed = builder.bring_up_to_date()
     rebuilt = ", ".join(builder.rebuilt) or "nothing: it was up to date"
     text = f"index {config.index}: {indexed.facts.documents:,} documents in {len(indexed.facts.shards):,} shards; "
-    text += f"built {rebuilt}.\nNext: anchormix plan, or anchormix mix, with the same config."
-    return Outcome(text, output=config.index, totals=_index_totals(indexed), details={"rebuilt": builder.rebuilt})
+    text += f"built {rebuilt}.\n"
+    survived = _survival(config, indexed)
+    text += survival_tables(survived)
+    text += "".join(f"\nNote: {note}" for note in differing_provenance(indexed.fates.duplicates))
+    text += (
+        f"\nNext: anchormix plan, or anchormix mix, with the same config; anchormix duplicates {config.index} shows "
+        "what dedup removed."
+    )
+    return Outcome(
+        text,
+        output=config.index,
+        totals=_index_totals(indexed),
+        details={"rebuilt": builder.rebuilt, "survival": survived, "duplicates": indexed.fates.duplicates},
+    )
 
 
 def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
@@ -74,12 +87,32 @@ def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
     table = floor_table(planned.strata, planned.cells, planned.plan.params, planned.floors)
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
     summary = planned.plan.summary()
+    survived = _survival(config, indexed, planned)
     return Outcome(
-        plan_table(summary, sizes),
+        plan_table(summary, sizes, survived),
         output=config.index,
         totals=summary["totals"],
-        details={"plan": summary, "floor_table": sizes},
+        details={
+            "plan": summary,
+            "floor_table": sizes,
+            "survival": survived,
+            "duplicates": indexed.fates.duplicates,
+        },
     )
+
+
+def _survival(config: Config, indexed: Indexed, planned: Planned | None = None) -> dict[str, Any]:
+    """What every step left of what was read; with a plan, up to the mix."""
+    names = [source.name for source in config.sources]
+    if planned is None:
+        return survival(indexed.fates.accounts, names)
+    taken: dict[tuple[str, str], tuple[int, int]] = {}
+    for stratum in planned.strata:
+        key = stratum.source, stratum.provenance.label
+        found = _distinct_taken(planned, stratum)
+        documents, tokens = taken.get(key, (0, 0))
+        taken[key] = documents + found.documents, tokens + found.tokens
+    return survival(indexed.fates.accounts, names, taken)
 
 
 def _builder(config: Config, beam: Sequence[str], quiet: bool, build: bool) -> IndexBuilder:
@@ -198,7 +231,13 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
         text,
         output=config.output,
         totals=manifest["totals"],
-        details={"plan": digest, "logical_digest": verification.logical_digest, "rebuilt": builder.rebuilt},
+        details={
+            "plan": digest,
+            "logical_digest": verification.logical_digest,
+            "rebuilt": builder.rebuilt,
+            "survival": manifest["survival"],
+            "duplicates": manifest["duplicates"],
+        },
     )
 
 
@@ -301,7 +340,13 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
         status="unchanged",
         output=config.output,
         totals=dict(standing["totals"]),
-        details={"plan": digest, "logical_digest": standing["logical_digest"], "rebuilt": rebuilt},
+        details={
+            "plan": digest,
+            "logical_digest": standing["logical_digest"],
+            "rebuilt": rebuilt,
+            "survival": standing.get("survival", {}),
+            "duplicates": standing.get("duplicates", {}),
+        },
     )
 
 
@@ -326,7 +371,15 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
         contested=indexed.fates.contested,
-        notes=[*_no_floor(config), *planned.plan.notes, *_contested(indexed), *indexed.warnings],
+        survival=_survival(config, indexed, planned),
+        duplicates=indexed.fates.duplicates,
+        notes=[
+            *_no_floor(config),
+            *planned.plan.notes,
+            *_contested(indexed),
+            *differing_provenance(indexed.fates.duplicates),
+            *indexed.warnings,
+        ],
     )
 
 
@@ -364,7 +417,7 @@ def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, So
     left: dict[str, Counter[str]] = {source.name: Counter() for source in config.sources}
     binding = [rule for rule in planned.plan.rules if rule.kind == "cap" and rule.binds]
     for outcome in planned.plan.strata:
-        distinct = _distinct_taken(planned, outcome.stratum)
+        distinct = _distinct_taken(planned, outcome.stratum).documents
         missing = outcome.available.documents - distinct
         if missing:
             reason = "over_cap" if any(_in_scope(outcome.stratum, cap) for cap in binding) else "not_selected"
@@ -385,15 +438,21 @@ def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, So
     return found
 
 
-def _distinct_taken(planned: Planned, stratum: Stratum) -> int:
-    """Documents of a stratum that are in the mix at least once."""
+class _Distinct(NamedTuple):
+    documents: int
+    tokens: int
+
+
+def _distinct_taken(planned: Planned, stratum: Stratum) -> _Distinct:
+    """Documents of a stratum that are in the mix at least once, and their tokens without repeats."""
     number = planned.strata.index(stratum)
     assign = planned.plan.assign
     rows = (np.asarray(assign.stratum) == number) & (np.asarray(assign.copy) == 0)
     cells = planned.cells
     mine = np.asarray(cells.stratum) == number
     taken = np.isin(np.asarray(cells.bucket)[mine], np.asarray(assign.bucket)[rows])
-    return int(np.asarray(cells.documents)[mine][taken].sum())
+    documents, tokens = (np.asarray(column)[mine][taken].sum() for column in (cells.documents, cells.tokens))
+    return _Distinct(int(documents), int(tokens))
 
 
 def _in_scope(stratum: Stratum, cap: RuleOutcome) -> bool:

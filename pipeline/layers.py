@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipeline import catalog, settings
+from pipeline import catalog, settings, survival
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, load_custody
@@ -115,6 +115,11 @@ class Fates:
             for provenance, fate, documents, _ in account["cells"]:
                 counts[account["source"]][provenance, fate] += documents
         return counts
+
+    @cached_property
+    def duplicates(self) -> dict[str, list[dict[str, Any]]]:
+        """What was removed for what, by provenance."""
+        return survival.duplicates(self.accounts)
 
     @property
     def contested(self) -> dict[str, int]:

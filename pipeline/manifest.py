@@ -130,6 +130,8 @@ class MixClaims:
     custody: Sequence[Mapping[str, Any]] = ()  # {manifest, key, method, ...} of each custody manifest used
     exempt: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that a rule let off, by rule name
     contested: Mapping[str, int] = field(default_factory=lambda: {"documents": 0, "tokens": 0})  # verified, yet doubted
+    survival: Mapping[str, Any] = field(default_factory=dict)  # what each step left, as `pipeline.survival` tells it
+    duplicates: Mapping[str, Any] = field(default_factory=dict)  # what was removed for what, by provenance
     notes: Sequence[str] = ()
     not_checked: Sequence[str] = ()
 
@@ -351,6 +353,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
             f"accounts were given for {', '.join(map(repr, sorted(claims.sources)))}",
             sources=stray,
         )
+    _check_survival(claims.survival, out)
     return recounted(audits, claims.floors, claims.caps, claims.methods) | {
         "version": VERSION,
         "measure": claims.measure,
@@ -360,6 +363,8 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "epochs": dict(claims.epochs),
         "exempt": {rule: list(groups) for rule, groups in claims.exempt.items()},
         "contested": dict(claims.contested),
+        "survival": dict(claims.survival),
+        "duplicates": dict(claims.duplicates),
         "tokens": dict(claims.tokens),
         "sources": {name: _source(name, account, out.get(name, 0)) for name, account in claims.sources.items()},
         "methods": dict(claims.methods),
@@ -374,6 +379,20 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "notes": list(claims.notes),
         "not_checked": list(claims.not_checked),
     }
+
+
+def _check_survival(survival: Mapping[str, Any], out: Mapping[str, int]) -> None:
+    for name, steps in survival.get("by_source", {}).items():
+        planned = steps["in_mix"]["documents"]
+        if planned != out.get(name, 0):
+            raise AnchormixError(
+                "not_conserved",
+                f"source {name!r}: {planned} documents were to survive, and {out.get(name, 0)} are in the mix. "
+                "This is a fault of anchormix, not of your data: please report it.",
+                source=name,
+                planned=planned,
+                documents_out=out.get(name, 0),
+            )
 
 
 def _source(name: str, account: SourceAccount, out: int) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from rich.text import Text
 
 from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST, RuleClaim, named_rules
+from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
 from transforms.kernels.schemas import Provenance
 
-__all__ = ["plan_table", "verdict_table", "verification_table", "write_report"]
+__all__ = ["plan_table", "survival_tables", "verdict_table", "verification_table", "write_report"]
 
 _SCOPES = {
     "mix": "The mix",
@@ -66,6 +68,7 @@ def verdict_table(
         console.line("Index: ", ", ".join(f"{count:,} {what}" for what, count in index.items()))
     console.table(*_rules_table(manifest, _binding(plan)))
     console.table(*_sources_table(manifest))
+    console.survival(manifest.get("survival"))
     console.verification(verification)
     for note in manifest.get("notes", ()):
         console.line("Note: ", note)
@@ -93,7 +96,20 @@ def verification_table(verification: Verification, *, color: bool | None = None)
     return console.text()
 
 
-def plan_table(plan: Mapping[str, Any], sizes: Sequence[Mapping[str, Any]], *, color: bool | None = None) -> str:
+def survival_tables(survival: Mapping[str, Any], *, color: bool | None = None) -> str:
+    """What each step left of every source and every provenance, for the terminal."""
+    console = _Screen(color)
+    console.survival(survival)
+    return console.text()
+
+
+def plan_table(
+    plan: Mapping[str, Any],
+    sizes: Sequence[Mapping[str, Any]],
+    survival: Mapping[str, Any] | None = None,
+    *,
+    color: bool | None = None,
+) -> str:
     """A plan for the terminal: what each stratum gives, which rules bind, how large other floors would let it be."""
     console = _Screen(color)
     measure = plan["measure"]
@@ -114,6 +130,7 @@ def plan_table(plan: Mapping[str, Any], sizes: Sequence[Mapping[str, Any]], *, c
     console.table(["rule", "asked", "planned", ""], rules, right=0)
     if sizes:
         console.table(["floor", f"largest mix, {measure}"], [[s["floor"], f"{s['largest']:,}"] for s in sizes], right=1)
+    console.survival(survival)
     for note in plan["notes"]:
         console.line("Note: ", note)
     return console.text()
@@ -142,6 +159,12 @@ class _Screen:
             table.add_row(*map(Text, row))
         self.console.print()
         self.console.print(table)
+
+    def survival(self, survival: Mapping[str, Any] | None) -> None:
+        tables = list(_survival_tables(survival, shares=False))
+        if tables:
+            (_, headings, sources), (_, _, provenances) = tables
+            self.table(["documents", *headings], [*sources, [""] * (len(headings) + 1), *provenances])
 
     def verification(self, verification: Verification) -> None:
         self.console.print()
@@ -220,6 +243,36 @@ def _sources_table(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[st
     return ["source", "in", *(reason.replace("_", " ") for reason in reasons), "out", "tagged"], rows
 
 
+def _survival_tables(
+    survival: Mapping[str, Any] | None, *, shares: bool
+) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Per grouping: headings and rows of what each step left. Steps that took nothing from anybody are left out."""
+    if not survival:
+        return
+    steps = [step for step in STEPS if step in survival["all"]]
+    lossy = {step for before, step in pairwise(steps) if survival["all"][before] != survival["all"][step]}
+    shown = [step for step in steps if step in ("read", "readable", "after_exact", "after_near", "in_mix", *lossy)]
+    for what in ("source", "provenance"):
+        groups = {**survival[f"by_{what}"], **({"all": survival["all"]} if what == "source" else {})}
+        rows = []
+        for name, group in groups.items():
+            counts = [_survivors(group[step], share=shares and step != "read") for step in shown]
+            rows.append([name, *counts, *(_percent(group[steps[-1]][f"{of}_share"]) for of in ("documents", "tokens"))])
+        yield what, [*(step.replace("_", " ") for step in shown), "survived", "of tokens"], rows
+
+
+def _survivors(left: Mapping[str, Any], *, share: bool) -> str:
+    return f"{left['documents']:,} ({_percent(left['documents_share'])})" if share else f"{left['documents']:,}"
+
+
+def _percent(share: str | None) -> str:
+    """A decimal of the manifest in percent, cut off as it was: what is not all never reads as 100%."""
+    if share is None:
+        return "-"
+    whole, _, decimals = share.partition(".")
+    return f"{int(whole + decimals[:2])}.{decimals[2:4]}%"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -264,6 +317,8 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
         _section("Generators", _totals_table("generator", manifest["provenance"]["by_generator"])),
         _section("Verified by", _totals_table("custody method", manifest["provenance"]["by_method"])),
         _section("Sources: every document accounted for", _table(*_sources_table(manifest), last_text=True)),
+        _section("Survival: what each step left", _survival(manifest.get("survival"))),
+        _section("Duplicates: what gave way to what", _removed(manifest.get("duplicates"))),
         _section("Shards", _shards(manifest)),
         _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
         _section("Custody", _custody(manifest)),
@@ -296,6 +351,32 @@ def _totals_table(name: str, totals: Mapping[str, Mapping[str, int]]) -> str:
     columns = ("documents", "rows", "tokens", "bytes")
     rows = [[key, *(f"{total[column]:,}" for column in columns)] for key, total in sorted(totals.items())]
     return _table([name, *columns], rows) if rows else ""
+
+
+_SURVIVAL_TOLD = (
+    "Documents, with their share of what was read; the last two columns are the shares of documents and tokens that "
+    "are left at the end. A document that the mix repeats counts once."
+)
+_REMOVED_TOLD = (
+    "Every removed document has a witness that stayed: verified text before human, human before unknown, synthetic "
+    "last. What stayed keeps its own provenance and evidence, and inherits nothing."
+)
+
+
+def _survival(survival: Mapping[str, Any] | None) -> str:
+    found = _survival_tables(survival, shares=True)
+    tables = "".join(_table([what, *headings], rows) for what, headings, rows in found)
+    return f"<p>{escape(_SURVIVAL_TOLD)}</p>{tables}" if tables else ""
+
+
+def _removed(duplicates: Mapping[str, Any] | None) -> str:
+    rows = [
+        [kind.replace("_", " "), pair["kept"], pair["removed"], f"{pair['documents']:,}", f"{pair['tokens']:,}"]
+        for kind in KINDS
+        for pair in (duplicates or {}).get(kind, ())
+    ]
+    table = _table(["duplicate", "stayed", "gave way", "documents", "tokens"], rows, text=3) if rows else ""
+    return f"<p>{escape(_REMOVED_TOLD)}</p>{table}" if table else ""
 
 
 def _shards(manifest: Mapping[str, Any]) -> str:

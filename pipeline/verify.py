@@ -361,8 +361,8 @@ def _not_checked(claimed: Claimed | None, levels: dict[str, Level], asked: Seque
     told += _FILES_AS_WRITTEN
     if levels[SIGNED].status != "reached":
         told.append(
-            f"epochs, custody, notes, and each source's tags and bad_records in {MANIFEST}: claims that nothing but a "
-            "signature vouches for"
+            f"epochs, custody, notes, duplicates, each source's tags and bad_records, survival's tokens and its steps "
+            f"by provenance in {MANIFEST}: claims that nothing but a signature vouches for"
         )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]
     return told

@@ -27,6 +27,7 @@ from pipeline.manifest import (
     mix_measures,
     recounted,
 )
+from pipeline.survival import IN_MIX, LOST_AT, STEPS
 from transforms.kernels.audit import CONSISTENT, Finding, Measure, ShardAudit, sum_totals
 
 __all__ = ["COUNTED_ONLY", "Claimed", "check_inputs", "check_mix", "differences", "read_claims", "read_inputs"]
@@ -223,10 +224,46 @@ def check_inputs(out: Path, claimed: Claimed, audits: Sequence[ShardAudit], inpu
         if account.get("documents_out") != counted.get(name, 0):
             expected_out = f"sources.{name}.documents_out = {counted.get(name, 0)}, as counted"
             yield _finding("manifest_disagrees", expected_out, account.get("documents_out"))
+    yield from _check_survival(claimed, audits)
     digest = input_digest(inputs)
     if claimed.fields.get("input_digest") != digest:
         found = claimed.fields.get("input_digest")
         yield _finding("manifest_disagrees", f"input_digest = {digest}, from inputs.parquet", f"input_digest = {found}")
+
+
+def _check_survival(claimed: Claimed, audits: Sequence[ShardAudit]) -> Iterator[Finding]:
+    """Documents left by every step, against the accounts and the recount; who claims nothing has nothing to prove."""
+    survival = claimed.fields.get("survival")
+    if not survival:
+        return
+    in_mix: dict[str, Counter[str]] = {"by_source": Counter(), "by_provenance": Counter()}
+    for audit in audits:
+        for (source, provenance, *_), total in audit.totals.items():
+            in_mix["by_source"][str(source)] += total.documents
+            in_mix["by_provenance"][str(provenance)] += total.documents
+    expected: Counter[tuple[str, ...]] = Counter()
+    for group, counts in in_mix.items():
+        expected.update({(group, name, IN_MIX): documents for name, documents in counts.items()})
+    expected["all", IN_MIX] = in_mix["by_source"].total()
+    for name, account in claimed.sources.items():
+        expected["by_source", name, IN_MIX] += 0
+        left = account["documents_in"]
+        for step in STEPS[:-1]:
+            left -= sum(account["dropped"].get(fate.label, 0) for fate in LOST_AT.get(step, ()))
+            expected["by_source", name, step] = left
+            expected["all", step] += left
+    for path, documents in expected.items():
+        found = _claimed_at(survival, [*path, "documents"])
+        if found != documents:
+            yield _finding(
+                "manifest_disagrees", f"survival.{'.'.join(path)}.documents = {documents}, as counted", found
+            )
+
+
+def _claimed_at(claim: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        claim = claim.get(name) if isinstance(claim, Mapping) else None
+    return claim
 
 
 def _count_fates(out: Path) -> tuple[Counter[tuple[str, str]], list[Finding]]:
