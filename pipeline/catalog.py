@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.config import Config, Source
 from pipeline.errors import UsageError
@@ -46,6 +47,12 @@ class SplitRange:
     row_groups: tuple[int, int] | None
     first_row: int
     weight: int
+
+    @classmethod
+    def stored(cls, fields: Sequence[Any]) -> SplitRange:
+        """From the index's ledger."""
+        groups, first_row, weight = fields
+        return cls(tuple(groups) if groups is not None else None, first_row, weight)
 
     @property
     def name(self) -> str:

@@ -257,6 +257,19 @@ def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
 
 
 @command()
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--sample", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many pairs.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, another sample.")
+@click.option("--source", metavar="NAME", help="Only documents removed from this source.")
+@click.option("--kind", type=click.Choice(["exact", "near", "seen_before"]), help="Only duplicates of this kind.")
+def duplicates(index: Path, sample: int, seed: int, source: str | None, kind: str | None) -> Outcome:
+    """Show what dedup removed, a sample of pairs side by side; INDEX is the folder of the index."""
+    from pipeline.duplicates import duplicates as show_duplicates
+
+    return show_duplicates(index, sample, seed, source, kind)
+
+
+@command()
 @click.argument("name", type=click.Path(path_type=Path))
 def keygen(name: Path) -> Outcome:
     """Write an Ed25519 key pair: NAME.key, for its owner only, and NAME.pub."""

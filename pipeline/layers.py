@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 from pipeline import catalog, settings, survival
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, load_custody
+from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.index import Index
+from pipeline.inspection import Inspection, how_to_read
 from pipeline.submit import Runner
 from transforms import files
 from transforms.batches import Split
 from transforms.exchange import gathered
 from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
+from transforms.kernels.schemas import Fate
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
@@ -177,7 +183,9 @@ class IndexBuilder:
         judge_custody(self.config, facts, custody)
         edges = self.edges(facts)
         fates = self.fates(facts, edges, custody)
-        judge_fates(self.config, fates)
+        if self.build:
+            self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
+        judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
         return Indexed(facts, edges, fates, custody, tuple(warnings))
 
@@ -210,11 +218,13 @@ class IndexBuilder:
             self._read(unread, ledger)
             if any(ledger[shard.key] != before.get(shard.key) for shard in unread):
                 self.rebuilt.append("facts")
+        if self.build:
+            self._note_inputs(shards, ledger)
         read: list[ReadShard] = []
         index = 0
         for shard in shards:
             entry = ledger[shard.key]
-            ranges = [_range(part) for part in entry["splits"]]
+            ranges = [SplitRange.stored(part) for part in entry["splits"]]
             splits = tuple(self._split(shard, part, index + place) for place, part in enumerate(ranges))
             index += len(splits)
             summaries = tuple(Summary.from_bytes(json.dumps(summary).encode()) for summary in entry["summaries"])
@@ -289,6 +299,7 @@ class IndexBuilder:
                 "source": shard.source,
                 "shard": shard.name,
                 "broken": failed is not None,
+                "input": how_to_read(shard, sources[shard.source].columns.text),
                 "splits": [[part.row_groups, part.first_row, part.weight] for part in ranges[shard.key]],
                 "summaries": [json.loads(summary.to_bytes()) for summary in of_shard[shard.key]],
             }
@@ -297,6 +308,15 @@ class IndexBuilder:
             names = [name for part in ranges[shard.key] for name in _file_names(part)]
             ledger[shard.key]["files"] = {name: stored[shard.key][name] for name in names}
         self.index.save_facts_ledger(ledger)
+
+    def _note_inputs(self, shards: Sequence[Shard], ledger: dict[str, Any]) -> None:
+        """Write down how to read shards again, where an index was made before that was kept."""
+        unknown = [shard for shard in shards if "input" not in ledger[shard.key]]
+        if unknown:
+            sources = settings.source_settings(self.config)
+            for shard in unknown:
+                ledger[shard.key]["input"] = how_to_read(shard, sources[shard.source].columns.text)
+            self.index.save_facts_ledger(ledger)
 
     def _bad_file(self, shard: Shard, source: Any, problem: str) -> Summary:
         split = self._split(shard, SplitRange(None, 0, shard.size), 0)
@@ -383,7 +403,7 @@ class IndexBuilder:
         parts = sorted((json.loads(part) for part in gathered(report)), key=lambda part: int(part["partition"]))
         for part, split in zip(parts, facts.splits, strict=True):
             part["facts"] = split.facts_name
-        done = {"parts": parts}
+        done = {"edges": edges.key, "parts": parts}
         self.index.finish_layer("fates", key, done)
         files.remove_tree(files.join(self.scratch, "fates"))
         return done
@@ -403,11 +423,6 @@ def _file_names(part: SplitRange) -> tuple[str, str]:
 def _partitions(facts: Facts) -> int:
     text = sum(shard.total("text_bytes") for shard in facts.shards)
     return max(_LEAST_PARTITIONS, facts.documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
-
-
-def _range(stored: Sequence[Any]) -> SplitRange:
-    groups, first_row, weight = stored
-    return SplitRange(tuple(groups) if groups is not None else None, first_row, weight)
 
 
 def judge_reading(config: Config, facts: Facts) -> None:
@@ -509,21 +524,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
 
 
-def judge_fates(config: Config, fates: Fates) -> None:
+def judge_fates(config: Config, fates: Fates, index: Index) -> None:
     """Exit 6 when near-duplicate removal wiped a source out, or too much verified text is contested."""
-    for source, counts in sorted(fates.by_source.items()):
-        lost = sum(n for (_, fate), n in counts.items() if fate == "near_duplicate")
-        stood = lost + sum(n for (_, fate), n in counts.items() if fate == "kept")
-        if stood and lost > config.dedup.wipe_out * stood:
-            raise GuardTripped(
-                "wipe_out",
-                f"dedup: source {source!r} would lose {lost:,} of {stood:,} documents to near-duplicates, more than "
-                f"dedup.wipe_out allows ({float(config.dedup.wipe_out):g}). Look at `anchormix explain`, raise "
-                "dedup.threshold, or raise dedup.wipe_out if this source really is a copy of others.",
-                source=source,
-                lost=lost,
-                of=stood,
-            )
+    judge_wipe_out(config, fates, index)
     verified = sum(account["verified_tokens"] for account in fates.accounts)
     contested = fates.contested["tokens"]
     if contested > config.evidence.max_contested * verified:
@@ -535,3 +538,54 @@ def judge_fates(config: Config, fates: Fates) -> None:
             contested=contested,
             verified=verified,
         )
+
+
+_EXAMPLES = 3  # pairs that a wiped out source is shown with
+_EXAMPLE_CHARACTERS = 80
+
+
+def judge_wipe_out(config: Config, fates: Fates, index: Index) -> None:
+    """Exit 6 when a source lost more to near-duplicates than `dedup.wipe_out`; of what exact copies left of it."""
+    lost, stood = Counter[str](), Counter[str]()
+    for source, counts in fates.by_source.items():
+        for (_, fate), documents in counts.items():
+            lost[source] += documents if fate == Fate.NEAR_DUPLICATE.label else 0
+            stood[source] += documents if fate in (Fate.NEAR_DUPLICATE.label, Fate.KEPT.label) else 0
+    wiped = sorted(
+        (source for source in lost if lost[source] > config.dedup.wipe_out * stood[source]),
+        key=lambda source: (-Fraction(lost[source], stood[source]), -lost[source], source),
+    )
+    if not wiped:
+        return
+    source, *others = wiped
+    inspection = Inspection.of(index, fates.key)
+    pairs = example_pairs(inspection, source, _EXAMPLES) if inspection else ()
+    share, allowed = Fraction(lost[source], stood[source]), config.dedup.wipe_out
+    # Rounded apart: what is beyond a limit never reads as the limit.
+    told = [
+        f"dedup: source {source!r} would lose {lost[source]:,} of {stood[source]:,} documents "
+        f"({math.ceil(share * 10_000) / 100:g}%) to near-duplicates; dedup.wipe_out allows "
+        f"{math.floor(allowed * 10_000) / 100:g}%."
+    ]
+    told += [f"So would source {other!r}: {lost[other]:,} of {stood[other]:,}." for other in others]
+    told += [f"{len(pairs)} of them, each with the document that stays for it:"] if pairs else []
+    for number, pair in enumerate(pairs, start=1):
+        head, *rest = pair_lines(pair, _EXAMPLE_CHARACTERS)
+        told += [f"  {number}. {head}", *(f"   {line}" for line in rest)]
+    told.append(
+        f"See more with `anchormix duplicates {quote(index.root)} --source {quote(source)} --kind near`. If these are "
+        "not the same documents (templates, headers, licence texts), raise dedup.threshold, or take out of the input "
+        "what they share. If the source really repeats what is there already, leave it out, or set "
+        "`dedup.wipe_out: 1`. Nothing was published; the index stands."
+    )
+    raise GuardTripped(
+        "wipe_out",
+        "\n".join(told),
+        source=source,
+        lost=lost[source],
+        of=stood[source],
+        share=str(share),
+        allowed=str(allowed),
+        others={other: {"lost": lost[other], "of": stood[other]} for other in others},
+        examples=[pair.to_json(_EXAMPLE_CHARACTERS) for pair in pairs],
+    )
