@@ -1,17 +1,22 @@
-"""Beam's options, with a memory for their views."""
+"""Beam made to ask less often for what it knows: views of options, and signatures of methods.
+
+Neither changes an answer. Together they take a quarter off the time of a small run, which is spent in Beam's own
+bookkeeping for five pipelines.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms import core
 
 
 class ParsedOnce(PipelineOptions):
     """Beam asks for a view of its options at every transform and builds a command-line parser for each.
 
-    Views share one dictionary of values, so a view that was made once can be handed out again. That takes a fifth off
-    the time of a small run.
+    Views share one dictionary of values, so a view that was made once can be handed out again.
     """
 
     def view_as(self, cls: Any) -> Any:
@@ -24,3 +29,26 @@ class ParsedOnce(PipelineOptions):
         state = dict(super().__getstate__())
         state.pop("_views", None)
         return state
+
+
+Arguments = tuple[list[str], list[Any]]
+
+
+def remember_signatures() -> None:
+    """Have each method of a DoFn inspected once. Beam inspects all of them eight times per transform and pipeline."""
+    inspect: Callable[[Any], Arguments] = core.get_function_args_defaults
+    if hasattr(inspect, "known"):
+        return
+    known: dict[Any, Arguments] = {}
+
+    def remembered(function: Any) -> Arguments:
+        plain = getattr(function, "__func__", None)  # of a bound method, whose own first argument is never told
+        if plain is None:
+            return inspect(function)
+        if plain not in known:
+            known[plain] = inspect(function)
+        names, defaults = known[plain]
+        return list(names), list(defaults)
+
+    remembered.known = known  # type: ignore[attr-defined]
+    core.get_function_args_defaults = remembered

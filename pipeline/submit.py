@@ -46,11 +46,12 @@ class Runner:
         """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
         import apache_beam as beam
 
-        from pipeline.beam_options import ParsedOnce
+        from pipeline.beam_options import ParsedOnce, remember_signatures
         from transforms import counters, pool
 
         counters.reset(stage)
         pool.use_threads(self.threads)
+        remember_signatures()
         try:
             pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
         except ValueError as error:  # options that the runner cannot do without

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from datasketch import MinHash
 from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import NDArray
@@ -125,6 +124,8 @@ def _shingle(
 
 @lru_cache(maxsize=8)
 def _permutations(permutations: int, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    from datasketch import MinHash  # a fifth of a second, half of it while another thread works
+
     factors, summands = MinHash(num_perm=permutations, seed=seed, scheme="affine32").permutations
     return np.ascontiguousarray(factors, np.uint32), np.ascontiguousarray(summands, np.uint32)
 
