@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import yaml
 
+from pipeline.catalog import SplitRange
+from pipeline.clusters import Cluster, cluster_lines, cluster_of
 from pipeline.errors import UsageError
 from pipeline.index import Index
+from pipeline.inspection import Inspection, read_table
 from pipeline.manifest import MANIFEST, RuleClaim
 from pipeline.outcome import Outcome
 from pipeline.publish import SUCCESS
 from transforms import files
-from transforms.batches import PLACE_BITS, PLACE_MASK
 from transforms.kernels.schemas import Fate, Provenance
 
 _SHOWN = [
@@ -44,11 +46,14 @@ def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
     mixed, dropped = list(_in_mix(out, wanted)), list(_dropped(out, wanted))
     for entry in mixed:
         entry["stands_for"] = _stood_for(out, entry["id"])
-    unseen: str | None = None
+    index, unseen = _index_of(out)
     indexed: list[dict[str, Any]] = []
-    if dropped or not mixed:
+    if index is not None and (dropped or not mixed):
         shards = {(entry["source"], entry["shard"]) for entry in dropped} if mixed else None
-        indexed, unseen = _in_index(out, document, doc_id, shards)
+        try:
+            indexed = _in_index(out, index, document, doc_id, shards)
+        except UsageError as error:
+            index, unseen = None, f"not seen: the index ({error.message})"
     at_hand = {_place(entry): entry for entry in indexed}
     for entry in dropped:
         seen = at_hand.pop(_place(entry), {})
@@ -66,6 +71,8 @@ def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
             id=document,
             doc_id=doc_id,
         )
+    if index is not None:
+        unseen = _add_clusters(index, found)
     lines = [line for entry in found for line in _lines(entry)]
     return Outcome(
         "\n".join([*lines, *([unseen] if unseen else [])]),
@@ -127,45 +134,95 @@ def _witness(out: Path, row: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _in_index(
-    out: Path, document: str | None, doc_id: str | None, shards: set[tuple[str, str]] | None
-) -> tuple[list[dict[str, Any]], str | None]:
-    """What the index holds of a document, in these shards or in all; and what cannot be seen, where it is gone."""
+@dataclass(frozen=True)
+class _Sidecar:
+    """The facts of a split, and the fates beside them where they are still there."""
+
+    source: str
+    shard: str
+    facts: str
+    fates: str | None
+
+
+@dataclass(frozen=True)
+class _MixedFrom:
+    """The index that a mix was made from; its layer of fates may be gone."""
+
+    index: Index
+    ledger: Mapping[str, Any]
+    inspection: Inspection | None
+
+    def sidecars(self) -> Iterator[_Sidecar]:
+        if self.inspection is not None:
+            for part in self.inspection.parts.values():
+                yield _Sidecar(part.split.source, part.split.shard, part.split.facts, part.fates)
+            return
+        for key, entry in sorted(self.ledger.items()):
+            for stored in map(SplitRange.stored, entry["splits"]):
+                path = self.index.path("facts", key, f"{stored.name}.parquet")
+                if files.exists(path):
+                    yield _Sidecar(entry["source"], entry["shard"], path, None)
+
+
+def _index_of(out: Path) -> tuple[_MixedFrom | None, str | None]:
+    """The index that a mix names, or what cannot be seen without it."""
     config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
     index = Index(config["index"])
     try:
         ledger = index.facts_ledger()
-        fates = _fates_by_sidecar(index, out) if ledger else {}
+        key = json.loads((out / "run.json").read_bytes())["fates"]
+        inspection = Inspection.of(index, key) if ledger else None
     except UsageError as error:
-        return [], f"not seen: the index ({error.message})"
+        return None, f"not seen: the index ({error.message})"
     if not ledger:
-        return (
-            [],
-            f"not seen: the index {config['index']!r} is not here, so documents that were not selected, and evidence "
-            "about dropped ones, are unknown",
+        return None, (
+            f"not seen: the index {config['index']!r} is not here, so documents that were not selected, clusters of "
+            "duplicates, and evidence about dropped ones, are unknown"
         )
+    return _MixedFrom(index, ledger, inspection), None
+
+
+def _in_index(
+    out: Path, index: _MixedFrom, document: str | None, doc_id: str | None, shards: set[tuple[str, str]] | None
+) -> list[dict[str, Any]]:
+    """What the index holds of a document, in these shards or in all."""
     manifest = json.loads((out / MANIFEST).read_bytes())
     found = []
-    for key, entry in sorted(ledger.items()):
-        if shards is not None and (entry["source"], entry["shard"]) not in shards:
+    for sidecar in index.sidecars():
+        if shards is not None and (sidecar.source, sidecar.shard) not in shards:
             continue
-        for groups, _, _ in entry["splits"]:
-            name = "whole" if groups is None else f"{groups[0]:05d}-{groups[1]:05d}"
-            path = index.path("facts", key, f"{name}.parquet")
-            if not files.exists(path):
+        facts = read_table(sidecar.facts, ["row", "part", "digest", "doc_id", "n_tokens", "language"])
+        for place in _matches(facts, document, doc_id):
+            row = {name: facts[name][place].as_py() for name in ("row", "part", "doc_id", "n_tokens", "language")}
+            row |= {
+                "id": facts["digest"][place].as_py()[:16].hex(),
+                "source": sidecar.source,
+                "shard": sidecar.shard,
+            }
+            found.append({"where": "index", **row, **_fate_of(sidecar.fates, place)})
+            if found[-1]["fate"] == Fate.KEPT.label:
+                found[-1] |= _left_out(manifest, found[-1])
+    return found
+
+
+def _add_clusters(index: _MixedFrom, found: Sequence[dict[str, Any]]) -> str | None:
+    """Say of every entry which documents are linked to it; the reason, where that cannot be seen."""
+    inspection = index.inspection
+    if inspection is None:
+        return "not seen: clusters of duplicates, because the index no longer holds the fates of this mix"
+    known: dict[int, Cluster] = {}
+    try:
+        for entry in found:
+            address = inspection.address_of(entry["source"], entry["shard"], entry["row"], entry["part"])
+            if address is None:
                 continue
-            facts = pq.read_table(path, columns=["row", "part", "digest", "doc_id", "n_tokens", "language"])
-            for place in _matches(facts, document, doc_id):
-                row = {name: facts[name][place].as_py() for name in ("row", "part", "doc_id", "n_tokens", "language")}
-                row |= {
-                    "id": facts["digest"][place].as_py()[:16].hex(),
-                    "source": entry["source"],
-                    "shard": entry["shard"],
-                }
-                found.append({"where": "index", **row, **_fate_of(fates.get(f"{key}/{name}"), place)})
-                if found[-1]["fate"] == Fate.KEPT.label:
-                    found[-1] |= _left_out(manifest, found[-1])
-    return found, None
+            if address not in known:
+                known[address] = cluster_of(inspection, address, _MOST_LISTED)
+                entry["told"] = list(cluster_lines(known[address], _MOST_SHOWN))
+            entry["cluster"] = known[address].to_json()
+    except UsageError as error:
+        return f"not seen: clusters of duplicates ({error.message})"
+    return None
 
 
 def _matches(facts: pa.Table, document: str | None, doc_id: str | None) -> list[int]:
@@ -177,27 +234,12 @@ def _matches(facts: pa.Table, document: str | None, doc_id: str | None) -> list[
     return places
 
 
-def _fates_by_sidecar(index: Index, out: Path) -> dict[str, str]:
-    """Path of the fates beside each facts sidecar, in the layer that the mix was made from."""
-    key = json.loads((out / "run.json").read_bytes())["fates"]
-    done = index.layer("fates", key) or {"parts": []}
-    return {part["facts"]: index.path("fates", key, part["file"]) for part in done["parts"]}
-
-
 def _fate_of(path: str | None, place: int) -> dict[str, Any]:
-    if path is None or not Path(path).exists():
+    if path is None:
         return {"fate": "unknown", "provenance": None, "generator": None, "evidence": None}
-    columns = ["fate", "provenance", "generator", "kind", "evidence", "partner_position"]
-    row = pq.read_table(path, columns=columns).slice(place, 1)
-    told = row.to_pylist()[0]
-    fate = Fate(told["fate"])
-    position = told.pop("partner_position")
-    told["partner_place"] = None if position is None else [position >> PLACE_BITS, position & int(PLACE_MASK)]
-    return {
-        **told,
-        "fate": fate.label,
-        "provenance": Provenance(told["provenance"]).label,
-    }
+    columns = ["fate", "provenance", "generator", "kind", "evidence"]
+    told = read_table(path, columns).slice(place, 1).to_pylist()[0]
+    return {**told, "fate": Fate(told["fate"]).label, "provenance": Provenance(told["provenance"]).label}
 
 
 def _left_out(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,5 +301,6 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
             yield f"  dedup kept it; {told}, to hold the rules: {rules}. Which of them bind, `anchormix plan` says"
         elif entry["fate"] == "unknown":
             yield "  the index no longer holds what this mix was made from, so its fate cannot be told"
+    yield from (f"  {line}" for line in entry.pop("told", ()))
     for piece in entry.get("evidence") or []:
         yield f"  evidence: {piece['strength']} {piece['kind']} by {piece['rule']}: {piece['detail']}"

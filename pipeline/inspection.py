@@ -27,7 +27,7 @@ from transforms.kernels.records import UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, Fate, Provenance, Status
 from transforms.sidecars import file_format, opener
 
-__all__ = ["Document", "Inspection", "Text", "how_to_read"]
+__all__ = ["Document", "Inspection", "Text", "how_to_read", "read_table"]
 
 _FACTS = ["row", "part", "status", "digest", "doc_id", "n_tokens"]
 _FATES = ["fate", "provenance", "partner", "partner_position", "shared", "union", "represents", "reason"]
@@ -158,19 +158,19 @@ class Inspection:
 
     def edge_files(self, kind: str) -> Iterator[pa.Table]:
         """The tables of `exact` or `pairs`, one at a time."""
-        key = self._done["edges"]
-        done = self.index.layer("edges", key)
+        key = self._done.get("edges", "")  # layers of older versions do not say it
+        done = self.index.layer("edges", key) if key else None
         if done is None:
             raise _damaged(self.index.path("edges", key), "files of it are gone")
         for part in done["parts"]:
             if part["kind"] == kind:
-                yield _read(self.index.path("edges", key, part["file"]))
+                yield read_table(self.index.path("edges", key, part["file"]))
 
     def fates(self, split: int, columns: list[str]) -> pa.Table:
-        return _read(self.parts[split].fates, columns)
+        return read_table(self.parts[split].fates, columns)
 
     def facts(self, split: int, columns: list[str]) -> pa.Table:
-        return _read(self.parts[split].split.facts, columns)
+        return read_table(self.parts[split].split.facts, columns)
 
     def address_of(self, source: str, shard: str, row: int, part: int) -> int | None:
         """The address of the document at a place of the input."""
@@ -240,7 +240,8 @@ class Inspection:
         )
 
 
-def _read(path: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    """A table of the index, or a diagnosis."""
     try:
         with files.open_input(path) as source:
             return pq.ParquetFile(source).read(columns=columns, use_threads=False)

@@ -36,7 +36,7 @@ from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
 EDGES_VERSION = "1"
-FATES_VERSION = "3"
+FATES_VERSION = "4"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
