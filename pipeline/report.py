@@ -252,17 +252,24 @@ def _survival_tables(
     steps = [step for step in STEPS if step in survival["all"]]
     lossy = {step for before, step in pairwise(steps) if survival["all"][before] != survival["all"][step]}
     shown = [step for step in steps if step in ("read", "readable", "after_exact", "after_near", "in_mix", *lossy)]
-    for what in ("source", "provenance"):
-        groups = {**survival[f"by_{what}"], **({"all": survival["all"]} if what == "source" else {})}
+    by_source, by_provenance = survival["by_source"], survival["by_provenance"]
+    in_keep_order = [kind.label for kind in Provenance if kind.label in by_provenance]  # a file has another order
+    groupings = {
+        "source": [*sorted(by_source.items()), ("all", survival["all"])],
+        "provenance": [(name, by_provenance[name]) for name in in_keep_order],
+    }
+    for what, groups in groupings.items():
         rows = []
-        for name, group in groups.items():
-            counts = [_survivors(group[step], share=shares and step != "read") for step in shown]
+        for name, group in groups:
+            counts = [_survivors(group[step], share=shares and step not in ("read", steps[-1])) for step in shown]
             rows.append([name, *counts, *(_percent(group[steps[-1]][f"{of}_share"]) for of in ("documents", "tokens"))])
         yield what, [*(step.replace("_", " ") for step in shown), "survived", "of tokens"], rows
 
 
 def _survivors(left: Mapping[str, Any], *, share: bool) -> str:
-    return f"{left['documents']:,} ({_percent(left['documents_share'])})" if share else f"{left['documents']:,}"
+    """A count, with its share of what was read unless that is all of it."""
+    told, percent = f"{left['documents']:,}", _percent(left["documents_share"])
+    return f"{told} ({percent})" if share and percent not in ("-", "100.00%") else told
 
 
 def _percent(share: str | None) -> str:
@@ -365,7 +372,7 @@ _REMOVED_TOLD = (
 
 def _survival(survival: Mapping[str, Any] | None) -> str:
     found = _survival_tables(survival, shares=True)
-    tables = "".join(_table([what, *headings], rows) for what, headings, rows in found)
+    tables = "".join(f"<h3>By {what}</h3>" + _table(["", *headings], rows) for what, headings, rows in found)
     return f"<p>{escape(_SURVIVAL_TOLD)}</p>{tables}" if tables else ""
 
 

@@ -18,7 +18,8 @@ import yaml
 from pipeline.cards import croissant, dataset_card, write_cards
 from pipeline.errors import UsageError
 from pipeline.manifest import RuleClaim
-from pipeline.report import plan_table, verdict_table, verification_table, write_report
+from pipeline.report import _page, plan_table, survival_tables, verdict_table, verification_table, write_report
+from pipeline.survival import duplicates, survival
 from pipeline.verify import verify_mix
 
 EVIL = "<script>alert('x')</script>"
@@ -84,6 +85,51 @@ def test_a_broken_rule_never_reads_as_kept(share: Fraction, counted: tuple[int, 
     assert "1,000" in told
     cap = {**plan, "rules": [{**rule, "kind": "cap"}]}
     assert shown not in plan_table(cap, [], color=False)
+
+
+CELLS = [
+    ["unknown", "kept", 5, 500],
+    ["unknown", "near_duplicate", 2, 200],
+    ["human_verified", "kept", 3, 300],
+    ["human_verified", "excluded", 1, 1],
+]
+
+
+def test_survival_is_shown_step_by_step_in_the_terminal() -> None:
+    accounts = [{"source": "web", "cells": CELLS[:2]}, {"source": "press", "cells": CELLS[2:]}]
+    taken = {("web", "unknown"): (2, 200), ("press", "human_verified"): (3, 300)}
+    told = survival(accounts, ["web", "press", "nothing"], taken)
+    shuffled = json.loads(json.dumps(told, sort_keys=True))
+    assert survival_tables(shuffled, color=False) == survival_tables(told, color=False)
+    lines = [line.split() for line in survival_tables(shuffled, color=False).splitlines() if line]
+    heading = "documents read readable after exact after near after exclusions in mix survived of tokens"
+    assert " ".join(lines[0]) == heading, "a step that took nothing, such as after_against, is not shown"
+    assert lines[1:] == [
+        ["nothing", *["0"] * 6, "-", "-"],
+        ["press", "4", "4", "4", "4", "3", "3", "75.00%", "99.66%"],
+        ["web", "7", "7", "7", "5", "5", "2", "28.57%", "28.57%"],
+        ["all", "11", "11", "11", "9", "8", "5", "45.45%", "49.95%"],
+        ["human_verified", "4", "4", "4", "4", "3", "3", "75.00%", "99.66%"],
+        ["unknown", "7", "7", "7", "5", "5", "2", "28.57%", "28.57%"],
+    ]
+    assert "in mix" not in survival_tables(survival(accounts, ["web", "press"]), color=False)
+
+
+def test_the_page_shows_survival_and_what_gave_way(mix: mixes.Mix) -> None:
+    accounts = [{"source": EVIL, "cells": CELLS, "duplicates": [["near_duplicate", "human_verified", "unknown", 2, 9]]}]
+    manifest = manifest_of(mix)
+    manifest["survival"] = survival(accounts, [EVIL], {(EVIL, "unknown"): (2, 200)})
+    manifest["duplicates"] = duplicates(accounts)
+    page = _page(manifest, None)
+    for cell in ("9 (81.81%)", "2", "18.18%", "19.98%"):
+        assert f"<td class=n>{cell}</td>" in page
+    assert "<td>near</td><td>human_verified</td><td>unknown</td><td class=n>2</td><td class=n>9</td>" in page
+    assert EVIL not in page
+    for name in ("survival", "duplicates"):
+        del manifest[name]
+    older = _page(manifest, None)
+    assert "Survival" not in older
+    assert "gave way" not in older
 
 
 class _Page(HTMLParser):
