@@ -257,12 +257,12 @@ def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
 
 
 @command()
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index")
 @click.option("--sample", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many pairs.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, another sample.")
 @click.option("--source", metavar="NAME", help="Only documents removed from this source.")
 @click.option("--kind", type=click.Choice(["exact", "near", "seen_before"]), help="Only duplicates of this kind.")
-def duplicates(index: Path, sample: int, seed: int, source: str | None, kind: str | None) -> Outcome:
+def duplicates(index: str, sample: int, seed: int, source: str | None, kind: str | None) -> Outcome:
     """Show what dedup removed, a sample of pairs side by side; INDEX is the folder of the index."""
     from pipeline.duplicates import duplicates as show_duplicates
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,10 @@ from pipeline.comparison import compare, excerpt, printable
 from pipeline.errors import UsageError
 from pipeline.index import Index
 from pipeline.inspection import Document, Inspection, Text
+from pipeline.manifest import MANIFEST
 from pipeline.outcome import Outcome
 from pipeline.survival import KINDS
+from transforms import files
 from transforms.batches import addresses
 from transforms.kernels.hashing import draws
 from transforms.kernels.schemas import ID_BYTES
@@ -183,13 +184,13 @@ def _texts(pair: Pair, width: int) -> Iterator[str]:
         yield f"  kept   | {compared.later[1].marked('{+', '+}')}"
 
 
-def duplicates(folder: Path, count: int, seed: int, source: str | None, kind: str | None) -> Outcome:
+def duplicates(folder: str, count: int, seed: int, source: str | None, kind: str | None) -> Outcome:
     """Show a sample of what dedup removed, as the index in `folder` holds it."""
     inspection = _inspection(folder)
     if source is not None and source not in inspection.sources:
         raise UsageError(
             "unknown_source",
-            f"--source {source!r}: the index {str(folder)!r} has no such source; it has "
+            f"--source {source!r}: the index {folder!r} has no such source; it has "
             f"{', '.join(inspection.sources) or 'none'}.",
             source=source,
             sources=inspection.sources,
@@ -206,35 +207,35 @@ def duplicates(folder: Path, count: int, seed: int, source: str | None, kind: st
     unread = {side for pair in sample.pairs for side, text in pair.texts.items() if text.problem is not None}
     return Outcome(
         "\n".join(lines),
-        output=str(folder),
+        output=folder,
         totals={"removed": sample.total, **sample.counts, "sampled": len(sample.pairs), "texts_not_read": len(unread)},
         details={"pairs": [pair.to_json() for pair in sample.pairs], "seed": seed},
     )
 
 
-def _inspection(folder: Path) -> Inspection:
-    if (folder / "_SUCCESS").exists():
+def _inspection(folder: str) -> Inspection:
+    if files.exists(files.join(folder, MANIFEST)):
         raise UsageError(
             "not_an_index",
-            f"{str(folder)!r} is a published mix. This command reads an index: name the folder that its config.yaml "
+            f"{folder!r} is a published mix. This command reads an index: name the folder that its config.yaml "
             "has under `index`.",
-            path=str(folder),
+            path=folder,
         )
-    index = Index(str(folder))
+    index = Index(folder)
     key = index.current() if index.exists() else None
     if key is None:
         raise UsageError(
             "not_an_index",
-            f"{str(folder)!r} holds no finished index. Name the folder that a config has under `index`, and run "
+            f"{folder!r} holds no finished index. Name the folder that a config has under `index`, and run "
             "`anchormix index` with that config first.",
-            path=str(folder),
+            path=folder,
         )
     inspection = Inspection.of(index, key)
     if inspection is None:
         raise UsageError(
             "stale_index",
-            f"{str(folder)!r} is damaged, or being built right now: files of its fates are gone. Run `anchormix index` "
+            f"{folder!r} is damaged, or being built right now: files of its fates are gone. Run `anchormix index` "
             "with its config.",
-            path=str(folder),
+            path=folder,
         )
     return inspection

@@ -1,7 +1,7 @@
 """The index on disk: three layers, what of them is fresh, and the lease that keeps a second run out.
 
     facts.json                 per shard key: its splits, what each held, and how its text is read
-    current.json               the fates that the last command settled or found fresh
+    current.json               the fates that the last command settled, or found fresh
     facts/<shard key>/         sidecars, written by workers, named by their content's causes
     edges/<key>/  fates/<key>/ parts, and `_DONE.json`, which names those that count; written last, by the driver
 
@@ -75,7 +75,7 @@ class Index:
         self._write(name, key, "_DONE.json", content={"format": _FORMAT, "files": sizes, **content})
 
     def current(self) -> str | None:
-        """The key of the fates that the last indexing command ended with; an index may hold several."""
+        """The key of the fates that the last command worked with; an index may hold several."""
         content = self._read("current.json")
         return content["fates"] if content else None
 

@@ -183,8 +183,7 @@ class IndexBuilder:
         judge_custody(self.config, facts, custody)
         edges = self.edges(facts)
         fates = self.fates(facts, edges, custody)
-        if self.build:
-            self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
+        self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
         judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
         return Indexed(facts, edges, fates, custody, tuple(warnings))
