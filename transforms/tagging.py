@@ -1,0 +1,135 @@
+"""What each document of a split is: its facts, its tags and the exclusions that apply. The first half of FATES."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import files
+from transforms.batches import Split
+from transforms.exchange import packet
+from transforms.kernels.provenance import SourceRules, Tags, covered, tag
+from transforms.kernels.schemas import ID_BYTES, Status
+from transforms.sidecars import digests_of, fixed_binary, read_facts
+
+_SPLIT = b"S"
+
+
+@dataclass(frozen=True)
+class ShardCustody:
+    """What custody says of one shard: the leaves its documents are checked against, and what their proof reads."""
+
+    leaves: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Documents that stay out of every mix, for a stated reason; unset fields do not restrict."""
+
+    reason: str
+    source: str | None = None
+    generator: str | None = None
+    ids: tuple[str, ...] = ()
+    doc_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FateRules:
+    """Everything of the config that FATES depends on, apart from custody."""
+
+    sources: Mapping[str, SourceRules]
+    priorities: Mapping[str, int]
+    exclusions: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True)
+class FateTask:
+    split: Split
+    custody: ShardCustody | None
+
+    def to_bytes(self) -> bytes:
+        custody = asdict(self.custody) if self.custody else None
+        return json.dumps({"split": self.split.to_bytes().decode(), "custody": custody}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> FateTask:
+        fields = json.loads(bytes(data))
+        custody = ShardCustody(**fields["custody"]) if fields["custody"] else None
+        return cls(Split.from_bytes(fields["split"].encode()), custody)
+
+
+class SplitTask(beam.DoFn):
+    """A task as a packet to the partition of its split, before all others there."""
+
+    def process(self, element: bytes) -> Iterator[tuple[int, bytes]]:
+        yield FateTask.from_bytes(element).split.index, packet(_SPLIT + element, 0)
+
+
+@dataclass
+class TaggedSplit:
+    """A split with everything its documents' fates depend on, apart from other documents."""
+
+    task: FateTask
+    facts: pa.Table
+    tags: Tags
+    status: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8]
+    reasons: pa.Array  # null where a document is not excluded
+
+    @property
+    def eligible(self) -> npt.NDArray[np.bool_]:
+        return (self.status == Status.OK) & self.reasons.is_null().to_numpy(zero_copy_only=False)
+
+
+_TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id", "generator", "label"]
+
+
+def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
+    """Everything about a split, from the packet that `SplitTask` sent."""
+    task = FateTask.from_bytes(first[len(_SPLIT) :])
+    facts = read_facts(task.split, _TAG_COLUMNS)
+    digests = digests_of(facts)
+    custody = task.custody
+    tags = tag(
+        facts,
+        covered(digests, _leaves(custody.leaves)) if custody else None,
+        custody.detail if custody else None,
+        rules.sources[task.split.source],
+    )
+    status = facts["status"].to_numpy()
+    return TaggedSplit(task, facts, tags, status, digests, _exclusions(task.split.source, facts, tags, digests, rules))
+
+
+@lru_cache(maxsize=4)
+def _leaves(path: str) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(files.read_bytes(path), np.uint8).reshape(-1, 32)
+
+
+def _exclusions(source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[np.uint8], rules: FateRules) -> pa.Array:
+    """The reason of the first exclusion that applies to each document."""
+    reasons = pa.nulls(facts.num_rows, pa.string())
+    for rule in rules.exclusions:
+        if rule.source is not None and rule.source != source:
+            continue
+        hit: Any = np.ones(facts.num_rows, bool)
+        if rule.generator is not None:
+            hit = hit & pc.equal(tags.generator, rule.generator).fill_null(False).to_numpy(zero_copy_only=False)
+        if rule.ids:
+            wanted = pa.array([bytes.fromhex(name) for name in rule.ids], pa.binary(ID_BYTES))
+            ids = fixed_binary(np.ascontiguousarray(digests[:, :ID_BYTES]))
+            hit = hit & pc.is_in(ids, wanted).to_numpy(zero_copy_only=False)
+        if rule.doc_ids:
+            hit = hit & pc.is_in(facts["doc_id"], pa.array(rule.doc_ids)).to_numpy()
+        fresh = pa.array(hit & reasons.is_null().to_numpy(zero_copy_only=False))
+        reasons = pc.if_else(fresh, pa.scalar(rule.reason), reasons)
+    return reasons
