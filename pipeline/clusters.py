@@ -62,7 +62,7 @@ class Cluster:
 
 
 def cluster_of(inspection: Inspection, address: int, most: int) -> Cluster:
-    """The cluster of a document, with its `most` nearest members: fewest pairs away first, then the most alike."""
+    """The cluster of a document, and its `most` nearest members: fewest pairs away, then most alike, then kept ones."""
     # Edges are between texts; a text goes by its first document, and its copies stand in `exact`.
     start = _first_of(inspection, np.uint64(address))
     found = _linked_texts(inspection, start)
@@ -70,7 +70,8 @@ def cluster_of(inspection: Inspection, address: int, most: int) -> Cluster:
     at = np.searchsorted(found.texts, texts)
     steps, shared, union = found.steps[at], found.shared[at], found.union[at]
     alike = np.where(union > 0, shared / np.maximum(union, 1), 0.0)
-    nearest = np.lexsort((documents, -alike, steps))
+    fates = _fates_of(inspection, documents)
+    nearest = np.lexsort((documents, fates != Fate.KEPT, -alike, steps))
     nearest = nearest[documents[nearest] != address][:most]
     known = inspection.documents(documents[nearest].tolist())
     witnesses = inspection.documents({d.witness for d in known.values() if d.witness is not None})
@@ -80,7 +81,8 @@ def cluster_of(inspection: Inspection, address: int, most: int) -> Cluster:
         witness = witnesses[document.witness] if document.witness is not None else None
         similarity = round(float(alike[place]), 6) if union[place] else None
         members.append(Member(document, witness, int(steps[place]), similarity))
-    return Cluster(address, len(documents), found.complete, _count_fates(inspection, documents), tuple(members))
+    counts = {fate.label: int((fates == fate).sum()) for fate in Fate if (fates == fate).any()}
+    return Cluster(address, len(documents), found.complete, counts, tuple(members))
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,13 @@ def _with_copies(inspection: Inspection, texts: U64) -> tuple[U64, U64]:
     return np.concatenate(documents), np.concatenate(of_text)
 
 
-def _count_fates(inspection: Inspection, documents: U64) -> dict[str, int]:
-    counted = np.zeros(len(Fate), np.int64)
+def _fates_of(inspection: Inspection, documents: U64) -> npt.NDArray[np.uint8]:
+    fates = np.empty(len(documents), np.uint8)
     order, runs = groups(split_of(documents))
     for split, start, end in runs:
-        fate = inspection.fates(split, ["fate"])["fate"].to_numpy()
-        counted += np.bincount(fate[place_of(documents[order[start:end]])], minlength=len(Fate))
-    return {fate.label: int(counted[fate]) for fate in Fate if counted[fate]}
+        rows = order[start:end]
+        fates[rows] = inspection.fates(split, ["fate"])["fate"].to_numpy()[place_of(documents[rows])]
+    return fates
 
 
 def cluster_lines(cluster: Cluster, most: int) -> Iterator[str]:

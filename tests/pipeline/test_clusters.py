@@ -106,6 +106,8 @@ def test_the_nearest_come_first(project: Path) -> None:
     nearest = told_of(project, "c5")["cluster"]["nearest"]
     expected = {f"c{n}": abs(n - 5) for n in range(LINKS + 1)} | {"copy-1": 2, "copy-2": 2}
     assert [member["steps"] for member in nearest] == sorted(expected[member["doc_id"]] for member in nearest)
+    order = [(member["steps"], -(member["similarity"] or 0), member["fate"] != "kept") for member in nearest]
+    assert order == sorted(order), "of those equally near, kept ones come first: they are the witnesses"
     for member in nearest:
         assert member["steps"] == expected[member["doc_id"]]
         assert member["similarity"] == (alike(1) if member["steps"] == 1 else None)
