@@ -1,0 +1,1 @@
+"""What the comparisons with other tools share: their environments, calls and results, and the exact truth."""
