@@ -27,6 +27,16 @@ _SPLITS = 64  # aimed at for small inputs, so that every core of one machine has
 _UNPACKED = {"none": 1, "gz": 3, "zst": 3}  # guess of a compressed text file's size, for scheduling only
 
 
+def sketch(config: Config) -> dict[str, Any]:
+    """What two indexes must have in common for their signatures and shingles to be comparable."""
+    return {
+        "facts version": FACTS_VERSION,
+        "Unicode version": UNICODE_VERSION,
+        "dedup.permutations": config.dedup.permutations,
+        "dedup.shingle": config.dedup.shingle,
+    }
+
+
 @dataclass(frozen=True)
 class Shard:
     """One input file of one source, at one version."""

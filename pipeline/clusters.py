@@ -74,11 +74,11 @@ def cluster_of(inspection: Inspection, address: int, most: int) -> Cluster:
     nearest = np.lexsort((documents, fates != Fate.KEPT, -alike, steps))
     nearest = nearest[documents[nearest] != address][:most]
     known = inspection.documents(documents[nearest].tolist())
-    witnesses = inspection.documents({d.witness for d in known.values() if d.witness is not None})
+    witnesses = inspection.witnesses(known.values())
     members = []
     for place in nearest.tolist():
         document = known[int(documents[place])]
-        witness = witnesses[document.witness] if document.witness is not None else None
+        _, witness = witnesses.get(document.address, (None, None))
         similarity = round(float(alike[place]), 6) if union[place] else None
         members.append(Member(document, witness, int(steps[place]), similarity))
     counts = {fate.label: int((fates == fate).sum()) for fate in Fate if (fates == fate).any()}
@@ -187,6 +187,8 @@ def _witness(member: Member, cluster: Cluster) -> str:
     witness, document = member.witness, member.document
     if witness is None:
         return ""
+    if document.partner_index is not None:
+        return f"; its witness is {witness.id}, in {document.partner_index} ({_place(witness)})"
     if witness.address == cluster.address:
         return "; this document is its witness"
     return f"; its witness is {witness.id} ({_place(witness)}), similarity {document.similarity}"

@@ -23,7 +23,6 @@ NOT_YET = {
     "counts that the input holds",
     "evidence.known_synthetic": "text is not compared with known synthetic text yet; leave the key out",
     "evidence.detectors": "detector scores are not read yet; leave the key out",
-    "dedup.against": "earlier indexes are not compared with yet; leave the key out, and give both corpora as sources",
     "diversity.reference": "held-out text is not compared with yet; leave the key out",
     "diversity.metrics": "only the core metrics are measured yet; leave the key out",
     "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",

@@ -321,6 +321,7 @@ def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
         config.meaning_digest(),
         indexed.facts.input_digest,
         indexed.custody.key,
+        *(f"{earlier.content}\0{earlier.keep}" for earlier in indexed.edges.earlier),
     )
 
 

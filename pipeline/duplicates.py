@@ -6,7 +6,7 @@ when shards come or go.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,20 +38,16 @@ _SALT = b"duplicates"
 
 @dataclass(frozen=True)
 class Pair:
-    """A removed document and its witness; None where an earlier index holds that."""
+    """A removed document and its witness; None where the earlier index that held it no longer does."""
 
     removed: Document
     kept: Document | None
-    texts: Mapping[int, Text]
+    removed_text: Text
+    kept_text: Text
 
     @property
     def kind(self) -> str:
         return _KIND_OF[self.removed.fate]
-
-    def text(self, document: Document | None) -> Text:
-        if document is None:
-            return Text(None, problem=f"an earlier index holds this document, {self.removed.partner}")
-        return self.texts[document.address]
 
     def to_json(self, width: int = _SHOWN) -> dict[str, Any]:
         told: dict[str, Any] = {
@@ -61,11 +57,12 @@ class Pair:
             "union": self.removed.union,
         }
         sides = {"removed": self.removed, "kept": self.kept}
-        texts = {name: self.text(document) for name, document in sides.items()}
+        texts = {"removed": self.removed_text, "kept": self.kept_text}
         for name, document in sides.items():
             place = document.place() if document else {"id": self.removed.partner}
             value, problem = texts[name].value, texts[name].problem
             told[name] = place | {"text": None if value is None else value[:width], "problem": problem}
+        told["kept"]["index"] = self.removed.partner_index
         left, right = texts["removed"].value, texts["kept"].value
         if left is not None and right is not None:
             compared = compare(left, right, width)
@@ -132,13 +129,21 @@ def _keys(
 def _pairs(inspection: Inspection, chosen: Iterable[int]) -> Iterator[Pair]:
     chosen = list(chosen)
     removed = inspection.documents(chosen)
-    kept = inspection.documents({d.witness for d in removed.values() if d.witness is not None})
-    texts = inspection.texts([*removed.values(), *kept.values()])
+    kept = inspection.witnesses(removed.values())
+    texts = inspection.texts(removed.values())
+    by_index: dict[str, list[int]] = defaultdict(list)
+    for address, (there, _) in kept.items():
+        by_index[there.index.root].append(address)
+    kept_texts: dict[int, Text] = {}
+    for addresses_there in by_index.values():
+        there = kept[addresses_there[0]][0]
+        read = there.texts(kept[address][1] for address in addresses_there)
+        kept_texts.update({address: read[kept[address][1].address] for address in addresses_there})
     for address in chosen:
         document = removed[address]
-        witness = kept[document.witness] if document.witness is not None else None
-        sides = {side.address for side in (document, witness) if side is not None}
-        yield Pair(document, witness, {side: texts[side] for side in sides})
+        _, witness = kept.get(address, (None, None))
+        gone = Text(None, problem=f"{document.partner_index} no longer holds this document, {document.partner}")
+        yield Pair(document, witness, texts[address], kept_texts.get(address, gone))
 
 
 def example_pairs(inspection: Inspection, source: str, count: int) -> tuple[Pair, ...]:
@@ -152,7 +157,8 @@ def pair_lines(pair: Pair, width: int = _SHOWN) -> Iterator[str]:
     alike = f", exact Jaccard {pair.removed.similarity} ({pair.removed.shared:,} of {pair.removed.union:,} shingles)"
     yield _TOLD[pair.kind] + (alike if near and pair.removed.union else "")
     yield f"  removed  {_place(pair.removed)}"
-    yield f"  kept     {_place(pair.kept) if pair.kept else 'in an earlier index: ' + str(pair.removed.partner)}"
+    where = f"in {printable(pair.removed.partner_index)}: " if pair.removed.partner_index else ""
+    yield f"  kept     {where}{_place(pair.kept) if pair.kept else pair.removed.partner}"
     yield from _texts(pair, width)
 
 
@@ -166,7 +172,7 @@ def _place(document: Document) -> str:
 
 
 def _texts(pair: Pair, width: int) -> Iterator[str]:
-    removed, kept = pair.text(pair.removed), pair.text(pair.kept)
+    removed, kept = pair.removed_text, pair.kept_text
     if removed.value is None or kept.value is None:
         for name, text in (("removed", removed), ("kept", kept)):
             shown = excerpt(text.value, width).marked("", "") if text.value is not None else f"-- {text.problem}"
@@ -204,7 +210,15 @@ def duplicates(folder: str, count: int, seed: int, source: str | None, kind: str
         lines += ["", *(f"{f'{number}.' if not at else '':<4}{line}" for at, line in enumerate(pair_lines(pair)))]
     if not sample.pairs:
         lines = [f"dedup removed no document{of}" + (f" as {kind.replace('_', ' ')}" if kind else "")]
-    unread = {side for pair in sample.pairs for side, text in pair.texts.items() if text.problem is not None}
+    sides = [
+        side
+        for pair in sample.pairs
+        for side in (
+            (None, pair.removed.address, pair.removed_text),
+            (pair.removed.partner_index, pair.removed.witness, pair.kept_text),
+        )
+    ]
+    unread = {(index, address) for index, address, text in sides if text.problem is not None}
     return Outcome(
         "\n".join(lines),
         output=folder,

@@ -6,6 +6,7 @@ by one: whoever looks at twenty of them still sees the other nineteen.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,10 @@ from transforms.sidecars import file_format, opener
 __all__ = ["Document", "Inspection", "Text", "how_to_read", "read_table"]
 
 _FACTS = ["row", "part", "status", "digest", "doc_id", "n_tokens"]
-_FATES = ["fate", "provenance", "partner", "partner_position", "shared", "union", "represents", "reason"]
+_FATES = [
+    *("fate", "provenance", "partner", "partner_position", "partner_index"),
+    *("shared", "union", "represents", "reason"),
+]
 
 MOST_CHARACTERS = 1 << 20
 """Of a text that are kept for looking at; its digest is of all of it."""
@@ -75,7 +79,8 @@ class Document:
     fate: str
     reason: str | None
     partner: str | None  # id of the witness
-    witness: int | None  # None for documents without one, and where an earlier index holds it
+    witness: int | None  # its address; None for documents without one
+    partner_index: str | None  # the earlier index that holds the witness, at its own address; None: this index
     shared: int
     union: int
     represents: int
@@ -107,6 +112,7 @@ class _Part:
     fates: str
     text: TextColumn
     known: bool  # whether the ledger says how to read it
+    account: Mapping[str, Any]  # what became of its documents
 
 
 class Inspection:
@@ -149,7 +155,8 @@ class Inspection:
                 whole=here.first_row == 0,
             )
             fates = self.index.path("fates", self.key, part["file"])
-            found[number] = _Part(split, fates, _text_from_json(reading.get("text")), bool(reading) and name in ranges)
+            known = bool(reading) and name in ranges
+            found[number] = _Part(split, fates, _text_from_json(reading.get("text")), known, account)
         return dict(sorted(found.items()))
 
     @property
@@ -162,9 +169,11 @@ class Inspection:
         done = self.index.layer("edges", key) if key else None
         if done is None:
             raise _damaged(self.index.path("edges", key), "files of it are gone")
+        own = np.uint64(len(self.parts) << PLACE_BITS)  # what has a higher address is of an earlier index
         for part in done["parts"]:
             if part["kind"] == kind:
-                yield read_table(self.index.path("edges", key, part["file"]))
+                table = read_table(self.index.path("edges", key, part["file"]))
+                yield table.filter(pa.array(table[1].to_numpy() < own))
 
     def fates(self, split: int, columns: list[str]) -> pa.Table:
         return read_table(self.parts[split].fates, columns)
@@ -193,6 +202,28 @@ class Inspection:
             for place, fact, fate in zip(places.tolist(), facts, fates, strict=True):
                 address = split << PLACE_BITS | place
                 found[address] = _document(address, part.split, fact, fate)
+        return found
+
+    def witnesses(self, documents: Iterable[Document]) -> dict[int, tuple[Inspection, Document]]:
+        """By the address of a removed document its witness, and where that is inspected.
+
+        A witness in an earlier index is left out where that index is gone, or holds something else there by now.
+        """
+        found: dict[int, tuple[Inspection, Document]] = {}
+        by_index: dict[str | None, list[Document]] = defaultdict(list)
+        for document in documents:
+            if document.witness is not None:
+                by_index[document.partner_index].append(document)
+        for root, removed in by_index.items():
+            there = self if root is None else _current(root)
+            if there is None:
+                continue
+            known = {d.witness for d in removed if d.witness is not None and d.witness >> PLACE_BITS in there.parts}
+            held = there.documents(known)
+            for document in removed:
+                witness = held.get(document.witness or 0)
+                if witness is not None and witness.id == document.partner:
+                    found[document.address] = there, witness
         return found
 
     def texts(self, documents: Iterable[Document]) -> dict[int, Text]:
@@ -240,6 +271,12 @@ class Inspection:
         )
 
 
+def _current(root: str) -> Inspection | None:
+    index = Index(root)
+    key = index.current() if index.exists() else None
+    return Inspection.of(index, key) if key else None
+
+
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """A table of the index, or a diagnosis."""
     try:
@@ -282,6 +319,7 @@ def _document(address: int, split: Split, fact: Mapping[str, Any], fate: Mapping
         reason=fate["reason"],
         partner=fate["partner"].hex() if fate["partner"] is not None else None,
         witness=fate["partner_position"],
+        partner_index=fate["partner_index"],
         shared=fate["shared"],
         union=fate["union"],
         represents=fate["represents"],

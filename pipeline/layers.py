@@ -22,12 +22,13 @@ from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, load_custody
 from pipeline.duplicates import example_pairs, pair_lines
+from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
 from pipeline.submit import Runner
 from transforms import files
-from transforms.batches import Split
+from transforms.batches import DedupTask, Split
 from transforms.exchange import gathered
 from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
@@ -35,8 +36,8 @@ from transforms.kernels.schemas import Fate
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "1"
-FATES_VERSION = "4"
+EDGES_VERSION = "2"
+FATES_VERSION = "5"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -101,8 +102,10 @@ class Edges:
 
     key: str
     exact: tuple[str, ...]
+    seen: tuple[str, ...]
     pairs: tuple[str, ...]
     counts: Mapping[str, int]
+    earlier: tuple[EarlierIndex, ...]
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,7 @@ class IndexBuilder:
                 "shard": shard.name,
                 "broken": failed is not None,
                 "input": how_to_read(shard, sources[shard.source].columns.text),
+                "sketch": catalog.sketch(self.config),
                 "splits": [[part.row_groups, part.first_row, part.weight] for part in ranges[shard.key]],
                 "summaries": [json.loads(summary.to_bytes()) for summary in of_shard[shard.key]],
             }
@@ -324,39 +328,49 @@ class IndexBuilder:
     # Edges
 
     def edges(self, facts: Facts) -> Edges:
+        earlier = load_earlier(self.config, self.index, len(facts.splits))
         edge_settings = json.dumps(self.config.edges_settings(), sort_keys=True)
-        key = fingerprint(EDGES_VERSION, facts.key, edge_settings)
+        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *(index.fates for index in earlier))
         done = self.index.layer("edges", key)
         if done is None:
             if not self.build:
                 raise self._stale("edges", "facts or dedup settings changed, or files of it are gone")
-            done = self._find_edges(facts, key)
+            done = self._find_edges(facts, earlier, key)
             self.rebuilt.append("edges")
-        named: dict[str, list[str]] = {"exact": [], "pairs": []}
+        named: dict[str, list[str]] = {"exact": [], "seen": [], "pairs": []}
         for part in done["parts"]:
             named[part["kind"]].append(self.index.path("edges", key, part["file"]))
         counts = Counter({kind: 0 for kind in named})
         for part in done["parts"]:
             counts[part["kind"]] += part["rows"]
-        return Edges(key, tuple(named["exact"]), tuple(named["pairs"]), counts)
+        exact, seen, pairs = (tuple(named[kind]) for kind in ("exact", "seen", "pairs"))
+        return Edges(key, exact, seen, pairs, counts, earlier)
 
-    def _find_edges(self, facts: Facts, key: str) -> dict[str, Any]:
+    def _find_edges(self, facts: Facts, earlier: Sequence[EarlierIndex], key: str) -> dict[str, Any]:
         from pipeline import graphs
         from transforms.dedup import FindDuplicates
 
         report = files.join(self.scratch, "edges.report")
+        readers = settings.source_settings(self.config)
+        tasks = [DedupTask(split) for split in facts.splits]
+        for index in earlier:
+            readers.update(index.settings)
+            tasks.extend(index.tasks)
+        tasks.sort(key=lambda task: (-task.split.weight, task.split.index))
+        weight = facts.weight + sum(index.weight for index in earlier)
         transform = FindDuplicates(
-            settings=settings.source_settings(self.config),
+            settings=readers,
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
-            partitions=_partitions(facts),
+            partitions=_partitions(facts, earlier),
             folder=self.index.clear_layer("edges", key),
             report=report,
             scratch=self.runner.scratch(files.join(self.scratch, "edges")),
         )
-        self.runner.run("edges", facts.weight, graphs.edges(facts.tasks(), transform))
+        self.runner.run("edges", weight, graphs.edges([task.to_bytes() for task in tasks], transform))
         parts = [json.loads(part) for part in gathered(report)]
         self.judge_unchanged(facts, parts)
+        judge_earlier(parts)
         parts.sort(key=lambda part: (part["kind"], part["partition"]))
         done = {"parts": parts}
         self.index.finish_layer("edges", key, done)
@@ -379,7 +393,7 @@ class IndexBuilder:
 
     def _settle(self, facts: Facts, edges: Edges, custody: Custody, key: str) -> dict[str, Any]:
         from pipeline import graphs
-        from transforms.provenance import SettleFates
+        from transforms.provenance import EdgeFiles, SettleFates
 
         covered: dict[int, ShardCustody | None] = {}
         for shard in facts.shards:
@@ -392,8 +406,8 @@ class IndexBuilder:
         report = files.join(self.scratch, "fates.report")
         transform = SettleFates(
             rules=settings.fate_rules(self.config),
-            exact=edges.exact,
-            pairs=edges.pairs,
+            edges=EdgeFiles(edges.exact, edges.seen, edges.pairs),
+            earlier=[task for index in edges.earlier for task in index.tasks],
             folder=self.index.clear_layer("fates", key),
             report=report,
             scratch=self.runner.scratch(files.join(self.scratch, "fates")),
@@ -419,9 +433,10 @@ def _file_names(part: SplitRange) -> tuple[str, str]:
     return facts, diversity_path(facts)
 
 
-def _partitions(facts: Facts) -> int:
-    text = sum(shard.total("text_bytes") for shard in facts.shards)
-    return max(_LEAST_PARTITIONS, facts.documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
+def _partitions(facts: Facts, earlier: Sequence[EarlierIndex]) -> int:
+    text = sum(shard.total("text_bytes") for shard in facts.shards) + sum(index.weight for index in earlier)
+    documents = facts.documents + sum(index.documents for index in earlier)
+    return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
 
 
 def judge_reading(config: Config, facts: Facts) -> None:

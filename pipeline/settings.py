@@ -16,16 +16,19 @@ from transforms.sidecars import SourceSettings
 
 
 def source_settings(config: Config) -> dict[str, SourceSettings]:
-    params = minhash.MinHashParams(config.dedup.permutations, config.dedup.shingle)
     return {
         source.name: SourceSettings(
             columns=column_map(config, source),
-            minhash=params,
+            minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
             batch_rows=int(os.environ.get("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS)),
         )
         for source in config.sources
     }
+
+
+def minhash_params(config: Config) -> minhash.MinHashParams:
+    return minhash.MinHashParams(config.dedup.permutations, config.dedup.shingle)
 
 
 def column_map(config: Config, source: Source) -> columns.ColumnMap:

@@ -76,15 +76,20 @@ class Expected:
         return KEEP_CLASS[self.before_demotion], -self.priority, -len(self.words).bit_length(), self.digest, self.place
 
 
-def expect(config_path: Path) -> dict[Place, Expected]:
-    """Every document that a config reads, with its fate when nothing is left out of the mix."""
+def expect(config_path: Path, earlier: Iterable[tuple[Path, str]] = ()) -> dict[Place, Expected]:
+    """Every document that a config reads, with its fate when nothing is left out of the mix.
+
+    `earlier` are the configs of earlier indexes, each with what the later config says of it: `earlier` or `best`.
+    """
     config = yaml.safe_load(config_path.read_text(encoding="utf-8").replace("${DATA:-.}", "."))
     documents = list(_read_documents(config, config_path.parent))
     for document in documents:
         if document.fate == "kept":
             document.words = tuple(split_words(document.text or ""))
             document.tokens = count_tokens(document.text or "")
-    _remove_duplicates(documents, Fraction(str(config.get("dedup", {}).get("threshold", "0.8"))))
+    threshold = Fraction(str(config.get("dedup", {}).get("threshold", "0.8")))
+    held = [(old, keep) for path, keep in earlier for old in expect(path).values() if old.fate == "kept"]
+    _remove_duplicates(documents, threshold, held)
     return {document.place: document for document in documents}
 
 
@@ -228,7 +233,7 @@ def _is_excluded(rule: Mapping[str, Any], source: str, doc_id: str | None) -> bo
 # Duplicates
 
 
-def _remove_duplicates(documents: list[Expected], threshold: Fraction) -> None:
+def _remove_duplicates(documents: list[Expected], threshold: Fraction, held: list[tuple[Expected, str]]) -> None:
     copies: dict[str, list[Expected]] = {}
     for document in sorted((d for d in documents if d.fate == "kept"), key=lambda d: d.rank):
         copies.setdefault(document.text or "", []).append(document)
@@ -244,6 +249,12 @@ def _remove_duplicates(documents: list[Expected], threshold: Fraction) -> None:
             if Fraction(common, len(mine | kept[number][1])) >= threshold
         }
         group = copies[text.text or ""]
+        seen = _seen_before(text, mine, held, threshold)
+        own = min(similar, default=None)
+        if seen is not None and (own is None or seen[0] < _competes(kept[own][0])):
+            for copy in group:
+                copy.fate, copy.partner, copy.similarity = "seen_before", seen[1].id, seen[2]
+            continue
         if similar:
             witness = kept[min(similar)][0]
             for copy in group:
@@ -256,6 +267,26 @@ def _remove_duplicates(documents: list[Expected], threshold: Fraction) -> None:
         text.represents += len(group)
         for copy in group[1:]:
             copy.fate, copy.partner, copy.similarity = "exact_duplicate", text.id, Fraction(1)
+
+
+def _seen_before(
+    text: Expected, mine: frozenset[tuple[str, ...]], held: list[tuple[Expected, str]], threshold: Fraction
+) -> tuple[tuple[Any, ...], Expected, Fraction] | None:
+    """The best earlier document that a new text must give way to, with its similarity."""
+    found = []
+    for old, keep in held:
+        if keep == "best" and KEEP_CLASS[old.provenance] > KEEP_CLASS[text.before_demotion]:
+            continue
+        theirs = shingles(old.words)
+        similarity = Fraction(1) if old.text == text.text else Fraction(len(mine & theirs), len(mine | theirs) or 1)
+        if similarity >= threshold:
+            rank = (keep != "earlier", KEEP_CLASS[old.provenance], False, 0, old.rank[2], old.digest)
+            found.append((rank, old, similarity))
+    return min(found, key=lambda entry: entry[0], default=None)
+
+
+def _competes(own: Expected) -> tuple[Any, ...]:
+    return (True, *own.rank[:1], True)
 
 
 def tags_of(documents: Iterable[Expected]) -> dict[str, Counter[str]]:

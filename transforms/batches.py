@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,48 @@ class Split:
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Split:
-        fields: dict[str, Any] = json.loads(bytes(data))
+        return cls.of(json.loads(bytes(data)))
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Split:
         if fields["row_groups"] is not None:
             fields["row_groups"] = tuple(fields["row_groups"])
         return cls(**fields)
+
+
+class Origin(IntEnum):
+    """Which index a document of dedup belongs to, and what it does to new documents that are like it."""
+
+    OWN = 0
+    EARLIER_IF_NO_WORSE = 1  # removes those of no better provenance; `keep: best`
+    EARLIER = 2  # removes them; `keep: earlier`
+
+
+@dataclass(frozen=True)
+class DedupTask:
+    """A split whose documents take part in dedup: of this index, or the kept ones of an earlier index.
+
+    Splits of earlier indexes are numbered after this index's own, so an address tells whose a document is.
+    """
+
+    split: Split
+    origin: Origin = Origin.OWN
+    fates: str | None = None  # of an earlier split: path of its fates,
+    index: str | None = None  # its index,
+    number: int = 0  # and its number there
+
+    @property
+    def settings(self) -> str:
+        """The name under which stages find how this split's text is read: sources of two indexes may share a name."""
+        return self.split.source if self.origin == Origin.OWN else f"{self.split.index}:{self.split.source}"
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> DedupTask:
+        fields = json.loads(bytes(data))
+        return cls(**{**fields, "split": Split.of(fields["split"]), "origin": Origin(fields["origin"])})
 
 
 def addresses(split: int, places: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:

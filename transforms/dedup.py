@@ -22,7 +22,8 @@ import pyarrow as pa
 from transforms import counters
 from transforms.batches import (
     MAX_PACKET_BYTES,
-    Split,
+    DedupTask,
+    Origin,
     addresses,
     chunks_of_bytes,
     groups,
@@ -34,8 +35,9 @@ from transforms.batches import (
 )
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import dedup, minhash
-from transforms.kernels.records import read_texts_at
-from transforms.kernels.schemas import Status
+from transforms.kernels.hashing import text_digests
+from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.schemas import Fate, Status
 from transforms.kernels.text import split_words
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
@@ -46,10 +48,14 @@ from transforms.sidecars import (
     fixed_rows,
     opener,
     read_facts,
+    read_fates,
     write_part,
 )
 
 EXACT_SCHEMA = pa.schema([pa.field("document", pa.uint64()), pa.field("first", pa.uint64())])
+"""Same text: of two new documents, the first by address stands for both; of a new one and an earlier index's, in `seen`
+files, the earlier one is `first`."""
+
 PAIRS_SCHEMA = pa.schema(
     [
         pa.field("left", pa.uint64()),
@@ -64,10 +70,10 @@ _SPLIT, _WANTED, _PAIRS, _SETS = b"S", b"W", b"P", b"T"
 
 @dataclass
 class FindDuplicates(beam.PTransform):
-    """Splits with facts in; `exact-*` and `pairs-*` Parquet files out, listed in the file `report`.
+    """`DedupTask`s in; `exact-*`, `seen-*` and `pairs-*` Parquet files out, listed in the file `report`.
 
     Args:
-        settings: per source, how its text is read and shingled.
+        settings: per `DedupTask.settings`, how its text is read and shingled.
         bands: derived from the threshold, so that pairs .05 above it are found.
         threshold: least Jaccard of an edge, exact.
         partitions: of the exchanges; more need less memory each.
@@ -132,9 +138,13 @@ class _SendDigests(PooledDoFn):
         self._partitions = partitions
 
     def work(self, element: bytes) -> Packets:
-        split = Split.from_bytes(element)
+        task = DedupTask.from_bytes(element)
+        split = task.split
         facts = read_facts(split, ["status", "digest", "n_words", "n_shingles", "signature"])
-        places = np.flatnonzero(facts["status"].to_numpy() == Status.OK)
+        taking_part = facts["status"].to_numpy() == Status.OK
+        if task.fates is not None:
+            taking_part &= read_fates(task.fates, ["fate"])["fate"].to_numpy() == Fate.KEPT
+        places = np.flatnonzero(taking_part)
         counters.advance("edges", facts.num_rows, split.weight)
         if len(places) == 0:
             return
@@ -144,9 +154,11 @@ class _SendDigests(PooledDoFn):
         # No shingle, no signature: such texts are equal or different, never near.
         length = dedup.log2_length(facts["n_words"].to_numpy()[places])
         length = np.where(facts["n_shingles"].to_numpy()[places] > 0, length, np.uint8(_NO_BANDS))
+        origin = np.full(len(places), task.origin, np.uint8)
+        bands = minhash.band_hashes(signatures, self._bands)
         yield from _send(
             high % np.uint64(self._partitions),
-            [high, low, addresses(split.index, places), length, minhash.band_hashes(signatures, self._bands)],
+            [high, low, addresses(split.index, places), origin, length, bands],
             split.index,
         )
 
@@ -155,7 +167,11 @@ _NO_BANDS = 255
 
 
 class _GroupTexts(PooledDoFn):
-    """Equal texts become one: the first by address goes on to the bands, the others are written down."""
+    """Equal texts become one: the first by address goes on to the bands, the others are written down.
+
+    Documents of earlier indexes have different texts within each index, and all go on. A new text that such an index
+    holds, and that is not to compete with it, is settled here.
+    """
 
     def __init__(self, folder: str, partitions: int) -> None:
         self._folder = folder
@@ -163,17 +179,26 @@ class _GroupTexts(PooledDoFn):
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
-        high, low, documents, length, bands = unpack_all(received(values))
-        found = dedup.exact_groups(high, low, documents)
-        if len(found.copies):
-            table = pa.table([documents[found.copies], documents[found.copy_of]], schema=EXACT_SCHEMA)
-            yield beam.pvalue.TaggedOutput("written", write_part(self._folder, "exact", partition, table))
-        rows = found.first[length[found.first] != _NO_BANDS]
+        high, low, documents, origin, length, bands = unpack_all(received(values))
+        ours, others = np.flatnonzero(origin == Origin.OWN), np.flatnonzero(origin != Origin.OWN)
+        found = dedup.exact_groups(high[ours], low[ours], documents[ours])
+        first = ours[found.first]
+        new, seen = dedup.same_texts(high, low, first, others)
+        for kind, copies, copy_of in (
+            ("exact", ours[found.copies], ours[found.copy_of]),
+            ("seen", new, seen),
+        ):
+            if len(copies):
+                table = pa.table([documents[copies], documents[copy_of]], schema=EXACT_SCHEMA)
+                yield beam.pvalue.TaggedOutput("written", write_part(self._folder, kind, partition, table))
+        open_texts = np.setdiff1d(first, new[origin[seen] == Origin.EARLIER], assume_unique=False)
+        rows = np.concatenate([open_texts, others])
+        rows = rows[length[rows] != _NO_BANDS]
         for band in range(bands.shape[1]):
             hashes = bands[rows, band]
             yield from _send(
                 hashes % np.uint64(self._partitions),
-                [hashes, length[rows], high[rows], documents[rows]],
+                [hashes, length[rows], high[rows], documents[rows], origin[rows]],
                 partition * bands.shape[1] + band,
             )
 
@@ -186,8 +211,9 @@ class _PairUp(PooledDoFn):
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         partition, values = element
-        hashes, length, digest, documents = unpack_all(received(values))
-        left, right = dedup.distinct_pairs(*dedup.candidate_pairs(hashes, length, digest, documents))
+        hashes, length, digest, documents, origin = unpack_all(received(values))
+        found = dedup.candidate_pairs(hashes, length, digest, documents, origin != Origin.OWN)
+        left, right = dedup.distinct_pairs(*found)
         home = _spread(left) % np.uint64(self._partitions)
         yield from _send(home, [left, right], partition)
 
@@ -216,7 +242,7 @@ class _SplitTask(beam.DoFn):
     """A split as a packet to its own partition, before all requests to it."""
 
     def process(self, element: bytes) -> Packets:
-        yield Split.from_bytes(element).index, packet(_SPLIT + element, 0)
+        yield DedupTask.from_bytes(element).split.index, packet(_SPLIT + element, 0)
 
 
 class _ReadCandidates(PooledDoFn):
@@ -228,7 +254,7 @@ class _ReadCandidates(PooledDoFn):
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         _, values = element
         bodies = received(values)
-        split = Split.from_bytes(next(bodies)[1:])
+        task = DedupTask.from_bytes(next(bodies)[1:])
         requests = [unpack(body[1:]) for body in bodies]
         if not requests:
             return
@@ -237,30 +263,47 @@ class _ReadCandidates(PooledDoFn):
         order = np.argsort(asked, kind="stable")
         asking, asked = asking[order], asked[order]
         places = np.unique(asked).astype(np.int64)
+        shingle = self._settings[task.settings].minhash.shingle
         read = 0
-        for batch in self._texts(split, places):
-            here = places[read : read + batch.num_rows]
-            read += batch.num_rows
-            sets = minhash.sorted_sets(
-                minhash.shingle_hashes(split_words(batch["text"]), self._settings[split.source].minhash.shingle)
-            )
-            first, last = np.searchsorted(asked, [here[0], here[-1] + 1])
-            rows = np.searchsorted(here, asked[first:last])
-            yield from _send_sets(split.index, here, sets, rows, asking[first:last])
+        try:
+            for batch in self._texts(task, places):
+                here = places[read : read + batch.num_rows]
+                read += batch.num_rows
+                sets = minhash.sorted_sets(minhash.shingle_hashes(split_words(batch["text"]), shingle))
+                first, last = np.searchsorted(asked, [here[0], here[-1] + 1])
+                rows = np.searchsorted(here, asked[first:last])
+                yield from _send_sets(task.split.index, here, sets, rows, asking[first:last])
+        except (UnreadableFile, MissingColumn):
+            read = -1  # it could be read when it was indexed
         if read != len(places):
-            yield beam.pvalue.TaggedOutput("problems", changed_input(split))
+            yield beam.pvalue.TaggedOutput("problems", _changed(task))
 
-    def _texts(self, split: Split, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        facts = read_facts(split, ["row"])
-        yield from read_texts_at(
+    def _texts(self, task: DedupTask, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """The texts at these places, up to the first that is not what was indexed."""
+        split = task.split
+        facts = read_facts(split, ["row", "digest"])
+        digests = digests_of(facts)[places]
+        read = 0
+        for batch in read_texts_at(
             opener(split),
             split.path,
             file_format(split),
-            self._settings[split.source].columns,
+            self._settings[task.settings].columns,
             facts["row"].to_numpy()[places],
             row_groups=split.row_groups,
             first_row=split.first_row,
-        )
+        ):
+            if not np.array_equal(text_digests(batch["text"]), digests[read : read + batch.num_rows]):
+                return
+            read += batch.num_rows
+            yield batch
+
+
+def _changed(task: DedupTask) -> bytes:
+    split = task.split
+    kind = "changed" if task.origin == Origin.OWN else "earlier_changed"
+    told = {"kind": kind, "source": split.source, "shard": split.shard, "path": split.path, "index": task.index}
+    return json.dumps(told).encode()
 
 
 def _send_sets(
@@ -279,10 +322,6 @@ def _send_sets(
             hashes, lengths = dedup.take_sets(part, sets.hashes, sets.offsets)
             body = _SETS + pack(addresses(split, places[part]), lengths, hashes)
             yield home, packet(body, 1 + split, int(places[part[0]]))
-
-
-def changed_input(split: Split) -> bytes:
-    return json.dumps({"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}).encode()
 
 
 class _Verify(PooledDoFn):

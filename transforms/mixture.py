@@ -29,7 +29,7 @@ from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
 from transforms.pool import PooledDoFn
-from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts
+from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts, read_fates
 
 _REPETITIVE = [
     *("source", "provenance", "generator", "language", "license", "shard"),
@@ -61,8 +61,7 @@ class MixTask:
         return cls(Split.from_bytes(fields["split"].encode()), fields["fates"])
 
     def read_fates(self, columns: list[str] | None = None) -> pa.Table:
-        with files.open_input(self.fates) as source:
-            return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+        return read_fates(self.fates, columns)
 
 
 @dataclass(frozen=True)
@@ -542,7 +541,7 @@ class _WriteDropped(PooledDoFn):
 
     def work(self, element: bytes) -> Iterator[bytes]:
         task = MixTask.from_bytes(element)
-        fates = task.read_fates(["fate", "partner", "shared", "union", "reason"])
+        fates = task.read_fates(["fate", "partner", "partner_index", "shared", "union", "reason"])
         dropped = pc.not_equal(fates["fate"], pa.scalar(int(Fate.KEPT), pa.uint8()))
         fates = fates.filter(dropped)
         if fates.num_rows == 0:
@@ -567,7 +566,7 @@ class _WriteDropped(PooledDoFn):
                 facts["doc_id"],
                 label.cast(pa.string()),
                 pc.if_else(partner.is_null(), None, hex_ids(raw)),
-                pa.nulls(size, pa.string()),
+                fates["partner_index"],
                 pa.array(similarity, mask=union == 0),
                 pc.coalesce(fates["reason"], facts["problem"]),
             ],

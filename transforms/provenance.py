@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import counters
-from transforms.batches import Split, unpack
+from transforms.batches import PLACE_BITS, PLACE_MASK, DedupTask, Split, split_of, unpack
 from transforms.exchange import Exchange, Gather, received
 from transforms.kernels.schemas import FATES, ID_BYTES, Fate, Provenance, Status
 from transforms.pool import PooledDoFn
-from transforms.removal import VERDICTS, RemoveDuplicates
+from transforms.removal import VERDICTS, EdgeFiles, RemoveDuplicates
 from transforms.sidecars import fixed_binary, write_part
 from transforms.tagging import Exclusion, FateRules, FateTask, ShardCustody, SplitTask, tag_split
 
-__all__ = ["Exclusion", "FateRules", "FateTask", "SettleFates", "ShardCustody"]
+__all__ = ["EdgeFiles", "Exclusion", "FateRules", "FateTask", "SettleFates", "ShardCustody"]
 
 
 @dataclass
@@ -34,18 +34,19 @@ class SettleFates(beam.PTransform):
     """`FateTask`s in; one fates file a split out, listed with its accounting in the file `report`."""
 
     rules: FateRules
-    exact: Sequence[str]  # paths of the edge files
-    pairs: Sequence[str]
+    edges: EdgeFiles
+    earlier: Sequence[DedupTask]  # of earlier indexes, numbered after this index's own splits
     folder: str
     report: str
     scratch: str | None
 
     def expand(self, tasks: Any) -> Any:
-        verdicts = tasks | "RemoveDuplicates" >> RemoveDuplicates(self.rules, self.exact, self.pairs, self.scratch)
+        earlier = [task.to_bytes() for task in self.earlier]
+        verdicts = tasks | "RemoveDuplicates" >> RemoveDuplicates(self.rules, self.edges, earlier, self.scratch)
         return (
             (tasks | "WriteTasks" >> beam.ParDo(SplitTask()), verdicts)
             | "WriteBySplit" >> Exchange(self.scratch)
-            | "WriteFates" >> beam.ParDo(_WriteFates(self.rules, self.folder))
+            | "WriteFates" >> beam.ParDo(_WriteFates(self.rules, self.earlier, self.folder))
             | Gather(self.report)
         )
 
@@ -53,9 +54,12 @@ class SettleFates(beam.PTransform):
 class _WriteFates(PooledDoFn):
     """One row of fates per row of facts, and the split's part of the accounting."""
 
-    def __init__(self, rules: FateRules, folder: str) -> None:
+    def __init__(self, rules: FateRules, earlier: Sequence[DedupTask], folder: str) -> None:
         self._rules = rules
         self._folder = folder
+        self._first_earlier = earlier[0].split.index if earlier else 0
+        self._indexes = [task.index for task in earlier]
+        self._numbers = np.array([task.number for task in earlier], np.uint64)
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         split, values = element
@@ -80,6 +84,7 @@ class _WriteFates(PooledDoFn):
                 places, count = unpack(body[1:])
                 represents[places] = count
         alone = pa.array(union == 0)
+        index, position = self._elsewhere(position)
         table = pa.table(
             {
                 "fate": fate,
@@ -90,6 +95,7 @@ class _WriteFates(PooledDoFn):
                 "evidence": tagged.tags.evidence,
                 "partner": pc.if_else(alone, None, fixed_binary(partner)),
                 "partner_position": pc.if_else(alone, None, pa.array(position)),
+                "partner_index": index,
                 "shared": shared,
                 "union": union,
                 "represents": represents,
@@ -101,6 +107,18 @@ class _WriteFates(PooledDoFn):
         written = json.loads(write_part(self._folder, "fates", split, table))
         told = account(tagged.task.split, tagged.facts, table, tagged.task.custody is not None, witnessed)
         yield json.dumps({**written, "account": told}, sort_keys=True).encode()
+
+    def _elsewhere(self, position: npt.NDArray[np.uint64]) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
+        """The earlier index that holds each partner, null for this one, and the partner's address where it is held."""
+        indexes = pa.nulls(len(position), pa.string())
+        if not self._indexes:
+            return indexes, position
+        which = split_of(position) - self._first_earlier
+        held = which >= 0
+        which = np.maximum(which, 0)
+        names = pa.array(self._indexes, pa.string()).take(pa.array(which))
+        there = (self._numbers[which] << np.uint64(PLACE_BITS)) | (position & PLACE_MASK)
+        return pc.if_else(pa.array(held), names, indexes), np.where(held, there, position)
 
 
 _NO_WITNESS = 255

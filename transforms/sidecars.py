@@ -131,6 +131,11 @@ def read_facts(split: Split, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(source).read(columns=columns, use_threads=False)
 
 
+def read_fates(path: str, columns: list[str] | None = None) -> pa.Table:
+    with files.open_input(path) as source:
+        return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+
+
 def bad_file_facts(split: Split, kept: tuple[str, ...], permutations: int, problem: str) -> Summary:
     """The sidecar of a file that cannot be read: one row that says so, so that it is counted like any other drop."""
     schema = facts_schema(kept, permutations)

@@ -47,7 +47,8 @@ def test_small_buckets_are_compared_exhaustively_whatever_the_order(bands: list[
     band = np.array(bands, np.uint64)[rows]
     documents = np.array(rows, np.uint64)
     length = (documents % np.uint64(3)).astype(np.uint8)
-    left, right = dedup.candidate_pairs(band, length, documents * np.uint64(7919) % np.uint64(101), documents)
+    digest = documents * np.uint64(7919) % np.uint64(101)
+    left, right = dedup.candidate_pairs(band, length, digest, documents, np.zeros(len(rows), np.bool_))
     found = set(zip(left.tolist(), right.tolist(), strict=True))
     members = {b: [i for i, c in enumerate(bands) if c == b] for b in bands}
     exhaustive = {(i, j) for m in members.values() if len(m) <= 33 for i in m for j in m if i < j}
@@ -55,11 +56,43 @@ def test_small_buckets_are_compared_exhaustively_whatever_the_order(bands: list[
     assert all(bands[i] == bands[j] and i < j for i, j in found)
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.booleans()), max_size=33))
+def test_earlier_documents_meet_new_ones_only_and_same_texts_are_known(
+    members: list[tuple[int, int, bool]],
+) -> None:
+    band, digest, earlier = (np.array([member[k] for member in members]) for k in range(3))
+    documents = np.arange(len(members), dtype=np.uint64)
+    length = np.zeros(len(members), np.uint8)
+    found = dedup.candidate_pairs(
+        band.astype(np.uint64), length, digest.astype(np.uint64), documents, earlier.astype(np.bool_)
+    )
+    wanted = {
+        (i, j)
+        for i, (b, d, e) in enumerate(members)
+        for j, (c, f, g) in enumerate(members)
+        if i < j and b == c and not (e and g) and not ((e or g) and d == f)
+    }
+    assert set(zip(found[0].tolist(), found[1].tolist(), strict=True)) == wanted
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=40))
+def test_texts_that_others_hold_are_all_found(rows: list[tuple[int, int, bool]]) -> None:
+    high, low = (np.array([row[k] for row in rows], np.uint64) for k in range(2))
+    first = {row[:2]: place for place, row in reversed(list(enumerate(rows))) if row[2]}
+    ours = np.array(sorted(first.values()), np.int64)
+    others = np.array([place for place, row in enumerate(rows) if not row[2]], np.int64)
+    mine, theirs = dedup.same_texts(high, low, ours, others)
+    wanted = {(first[rows[other][:2]], other) for other in others.tolist() if rows[other][:2] in first}
+    assert set(zip(mine.tolist(), theirs.tolist(), strict=True)) == wanted
+    assert len(mine) == len(wanted)
+
+
 def test_a_large_bucket_costs_a_linear_number_of_pairs() -> None:
     size = 20_000
     documents = np.arange(size, dtype=np.uint64)
     band = np.zeros(size, np.uint64)
-    left, _ = dedup.candidate_pairs(band, np.zeros(size, np.uint8), documents, documents)
+    own = np.zeros(size, np.bool_)
+    left, _ = dedup.candidate_pairs(band, np.zeros(size, np.uint8), documents, documents, own)
     assert len(left) <= dedup.PIVOTS * size
     pivots, counts = np.unique(left, return_counts=True)
     assert len(pivots) == dedup.PIVOTS

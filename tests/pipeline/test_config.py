@@ -592,7 +592,6 @@ LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
     "evidence.known_synthetic": "evidence.known_synthetic=[x/*.csv]",
     "evidence.detectors": "evidence.detectors=[score]",
-    "dedup.against": "dedup.against=[{index: old}]",
     "diversity.reference": "diversity.reference=[ref/*.csv]",
     "diversity.metrics": "diversity.metrics=full",
     "diversity.fail_if": "diversity.fail_if=[x]",

@@ -41,16 +41,37 @@ def exact_groups(digest_high: U64, digest_low: U64, documents: U64) -> ExactGrou
     return ExactGroups(leaders, order[~is_first], leader_of[~is_first])
 
 
-def candidate_pairs(band: U64, length: npt.NDArray[np.uint8], digest: U64, documents: U64) -> tuple[U64, U64]:
+def same_texts(digest_high: U64, digest_low: U64, ours: I64, others: I64) -> tuple[I64, I64]:
+    """Rows of `ours`, whose texts are distinct, beside rows of `others` that have the same text."""
+    rows = np.concatenate([ours, others])
+    is_other = np.arange(len(rows)) >= len(ours)
+    order = np.lexsort((is_other, digest_low[rows], digest_high[rows]))
+    rows, is_other = rows[order], is_other[order]
+    if len(rows) == 0:
+        return rows, rows
+    high, low = digest_high[rows], digest_low[rows]
+    text = np.cumsum(np.r_[False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])])
+    ours_of_text = np.full(text[-1] + 1, -1, np.int64)
+    ours_of_text[text[~is_other]] = rows[~is_other]
+    beside = ours_of_text[text]
+    found = is_other & (beside >= 0)
+    return beside[found], rows[found]
+
+
+def candidate_pairs(
+    band: U64, length: npt.NDArray[np.uint8], digest: U64, documents: U64, earlier: npt.NDArray[np.bool_]
+) -> tuple[U64, U64]:
     """Pairs of documents that share a band hash, each with the lower address first.
 
     Args:
         band: band hash of each record; records with equal hashes form a bucket.
         length, digest, documents: order inside a bucket, from facts alone, so that pivots depend on content only.
+        earlier: documents of earlier indexes, which are settled among themselves; one that has the text of a new
+            document is known without its bands.
     """
     shared = _sharing(band)
     order = shared[np.lexsort((documents[shared], digest[shared], length[shared], band[shared]))]
-    left, right = _pivot_pairs(band[order], documents[order], PIVOTS)
+    left, right = _pivot_pairs(band[order], documents[order], digest[order], earlier[order], PIVOTS)
     return np.minimum(left, right), np.maximum(left, right)
 
 
@@ -74,18 +95,18 @@ def distinct_pairs(left: U64, right: U64) -> tuple[U64, U64]:
 
 
 @njit(nogil=True, cache=True)
-def _pivot_pairs(band: Any, documents: Any, pivots: int) -> Any:
-    pairs = 0
-    start = 0
-    while start < len(band):
-        end = _bucket_end(band, start)
-        count = min(pivots, end - start - 1)
-        for k in range(count):
-            pairs += end - 1 - _pivot(start, end, count, k)
-        start = end
+def _pivot_pairs(band: Any, documents: Any, digest: Any, earlier: Any, pivots: int) -> Any:
+    pairs = _walk_pivots(band, documents, digest, earlier, pivots, documents[:0], documents[:0])
     left = np.empty(pairs, np.uint64)
     right = np.empty(pairs, np.uint64)
-    filled = 0
+    _walk_pivots(band, documents, digest, earlier, pivots, left, right)
+    return left, right
+
+
+@njit(nogil=True, cache=True)
+def _walk_pivots(band: Any, documents: Any, digest: Any, earlier: Any, pivots: int, left: Any, right: Any) -> int:
+    """Count the pairs, and write them down where there is room for them."""
+    pairs = 0
     start = 0
     while start < len(band):
         end = _bucket_end(band, start)
@@ -93,11 +114,20 @@ def _pivot_pairs(band: Any, documents: Any, pivots: int) -> Any:
         for k in range(count):
             pivot = _pivot(start, end, count, k)
             for other in range(pivot + 1, end):
-                left[filled] = documents[pivot]
-                right[filled] = documents[other]
-                filled += 1
+                if _is_settled(earlier[pivot], earlier[other], digest[pivot] == digest[other]):
+                    continue
+                if len(left):
+                    left[pairs] = documents[pivot]
+                    right[pairs] = documents[other]
+                pairs += 1
         start = end
-    return left, right
+    return pairs
+
+
+@njit(nogil=True, cache=True)
+def _is_settled(one_earlier: bool, other_earlier: bool, same_text: bool) -> bool:
+    """Whether a pair needs no verification: both of earlier indexes, or one of them and known to have the same text."""
+    return (one_earlier and other_earlier) or (same_text and (one_earlier or other_earlier))
 
 
 @njit(nogil=True, cache=True)

@@ -133,7 +133,8 @@ FATES = pa.schema(
         pa.field("kind", pa.string()),  # rephrase | generated, for synthetic text
         pa.field("evidence", EVIDENCE),
         pa.field("partner", pa.binary(ID_BYTES)),  # id of the witness
-        pa.field("partner_position", pa.uint64()),  # its address: split << 32 | place in the split
+        pa.field("partner_position", pa.uint64()),  # its address: split << 32 | place in the split,
+        pa.field("partner_index", pa.string()),  # in the earlier index that holds it; null: in this one
         pa.field("shared", pa.int64()),  # exact Jaccard as two integers
         pa.field("union", pa.int64()),
         pa.field("represents", pa.int64()),
