@@ -1,6 +1,6 @@
 """Throughput of the text, hashing and MinHash kernels on one core, in MB of UTF-8 text a second.
 
-python benchmarks/bench_kernels.py                      generated text in eight scripts, and all of them mixed
+python benchmarks/bench_kernels.py                      generated text in eight scripts, decomposed, and mixed
 python benchmarks/bench_kernels.py FILE_OR_FOLDER ...   Parquet files (column `text`, or --column) and plain text
 """
 
@@ -10,6 +10,7 @@ import argparse
 import random
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def generated() -> Iterator[tuple[str, pa.Array]]:
     rng = random.Random(7)
     scripts = {script: generate(script, rng) for script in ALPHABETS}
     yield from scripts.items()
+    decomposed = [unicodedata.normalize("NFD", document.as_py()) for document in scripts["german"]]
+    yield "decomposed", pa.array(decomposed, pa.large_string())
     mixed = pa.concat_arrays(scripts.values())
     order = list(range(len(mixed)))
     rng.shuffle(order)

@@ -29,7 +29,39 @@ import zstandard
 Place = tuple[str, str, int, int]
 
 SHINGLE = 5
-UNSPACED_SCRIPTS = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "MYANMAR ", "KHMER ")
+# Scripts whose running text has no spaces between words, by how the names of their characters begin.
+UNSPACED_SCRIPTS = (
+    *("AHOM", "BOPOMOFO", "CJK COMPATIBILITY IDEOGRAPH", "CJK UNIFIED IDEOGRAPH", "HALFWIDTH KATAKANA"),
+    *("HANGZHOU NUMERAL", "HENTAIGANA", "HIRAGANA", "IDEOGRAPHIC ANNOTATION", "IDEOGRAPHIC CLOSING"),
+    *("IDEOGRAPHIC ITERATION", "IDEOGRAPHIC NUMBER", "KATAKANA", "KHITAN SMALL SCRIPT", "KHMER", "LAO", "MASU MARK"),
+    *("MYANMAR", "NEW TAI LUE", "NUSHU", "OLD CHINESE", "TAI LE", "TAI THAM", "TAI VIET", "TANGUT", "THAI"),
+    *("VERTICAL IDEOGRAPHIC", "VERTICAL KANA"),
+)
+TANGUT = range(0x17000, 0x18D80)  # Python has no names for its ideographs
+# Default_Ignorable_Code_Point, as the Unicode Character Database lists it.
+IGNORABLE = dict.fromkeys(
+    code_point
+    for listed in [
+        "AD",
+        "34F",
+        "61C",
+        "115F-1160",
+        "17B4-17B5",
+        "180B-180F",
+        "200B-200F",
+        "202A-202E",
+        "2060-206F",
+        "3164",
+        "FE00-FE0F",
+        "FEFF",
+        "FFA0",
+        "FFF0-FFF8",
+        "1BCA0-1BCA3",
+        "1D173-1D17A",
+        "E0000-E0FFF",
+    ]
+    for code_point in range(int(listed.split("-")[0], 16), int(listed.split("-")[-1], 16) + 1)
+)
 KEEP_CLASS = {"human_verified": 0, "human": 1, "ai_assisted": 2, "unknown": 3, "disputed": 3, "synthetic": 4}
 # Marks of two kinds that the corpora plant; one kind alone may be a quotation.
 ARTEFACTS = (":contentreference[oaicite", "as an ai language model")
@@ -96,31 +128,46 @@ def expect(config_path: Path, earlier: Iterable[tuple[Path, str]] = ()) -> dict[
 # Words
 
 
+def normalise(text: str) -> str:
+    """Without what is not to be seen, compatibility characters and case told apart no more, composed."""
+    folded = unicodedata.normalize("NFKD", text.translate(IGNORABLE)).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
 def split_words(text: str) -> list[str]:
-    return [word for word, _ in _words(text.casefold())]
+    """Words of the normalised text."""
+    return raw_words(normalise(text))
 
 
 def count_tokens(text: str) -> int:
-    """One per started 16 characters of a word; at least one per document."""
-    return max(1, sum((length + 15) // 16 for _, length in _words(text)))
+    """One per started 16 characters of a word of the text as it stands; at least one per document that is not blank."""
+    counted = sum((len(word) + 15) // 16 for word in raw_words(text))
+    return max(counted, 1) if text.strip() else 0
 
 
-def _words(text: str) -> Iterator[tuple[str, int]]:
-    word = ""
-    alone = False  # whether the open word began with a character that is a word of its own
+def raw_words(text: str) -> list[str]:
+    words: list[str] = []
+    begun = ""  # what the open word began as
     for character in text:
-        category = unicodedata.category(character)[0]
-        is_mark = category == "M"
-        is_word = category in "LN" or is_mark
-        is_unspaced = is_word and not is_mark and unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS)
-        if word and (not is_word or is_unspaced or (alone and not is_mark)):
-            yield word, len(word)
-            word = ""
-        if is_word:
-            alone = is_unspaced if not word else alone
-            word += character
-    if word:
-        yield word, len(word)
+        kind = kind_of(character)
+        if (kind == "mark" and begun) or (kind == "spaced" and begun == "spaced"):
+            words[-1] += character
+        elif kind == "separator":
+            begun = ""
+        else:
+            words.append(character)
+            begun = "unspaced" if kind == "unspaced" else "spaced"
+    return words
+
+
+def kind_of(character: str) -> str:
+    category = unicodedata.category(character)[0]
+    if category not in "LMN":
+        return "separator"
+    if category == "M":
+        return "mark"
+    is_unspaced = unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS) or ord(character) in TANGUT
+    return "unspaced" if is_unspaced else "spaced"
 
 
 def shingles(words: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
@@ -297,4 +344,15 @@ def tags_of(documents: Iterable[Expected]) -> dict[str, Counter[str]]:
     return found
 
 
-__all__ = ["Expected", "count_tokens", "expect", "read_rows", "shingles", "split_words", "tags_of"]
+__all__ = [
+    "IGNORABLE",
+    "Expected",
+    "count_tokens",
+    "expect",
+    "kind_of",
+    "normalise",
+    "read_rows",
+    "shingles",
+    "split_words",
+    "tags_of",
+]

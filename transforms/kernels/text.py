@@ -1,58 +1,64 @@
-"""UTF-8 to words, straight from Arrow's buffers: validity, blankness, hashes of case-folded words, the `words` count.
+"""UTF-8 to words, straight from Arrow's buffers: validity, blankness, hashes of normal words, the `words` count.
 
-A word is a maximal run of letters, marks and digits. In scripts written without spaces every character is a word of
-its own, together with the marks that follow it.
+docs/text.md says what a word is, what its normal form is, and what is counted.
 
 ASCII is settled 64 bytes at a time by bit masks. A run between two ASCII separators that holds other characters is
-decoded by the Unicode tables instead. Both ways hash the UTF-8 bytes of the folded word, eight at a time, so a word
-has one hash however it was spelled.
+decoded by the Unicode tables instead, each character mapped to its normal form alone. That is right as long as no
+mark composes with what stands before it or is out of order; the words where one may be are left to `text_normal`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from transforms.kernels.hashing import ByteSpans, byte_spans, mix64
+from transforms.kernels.text_lanes import (
+    WORD_SEED,
+    OpenWord,
+    absorb,
+    absorb_character,
+    eight_bytes,
+    load_eight,
+    lowest_bit,
+    word_hash,
+)
+from transforms.kernels.text_normal import Room, count_words, make_room, normal_words
+from transforms.kernels.text_unicode import (
+    CLASS_MASK,
+    COMBINING_MASK,
+    COUNTS_BIT,
+    CROWDED,
+    FOLLOWS,
+    LEADS,
+    LENGTH_BITS,
+    LENGTH_MASK,
+    MARK,
+    OTHER,
+    REWRITTEN,
+    SPACE,
+    SPACED,
+    UNICODE_VERSION,
+    UNLIKE,
+    VALUE_SHIFT,
+    Tables,
+    continues,
+    decode,
+    entry_at,
+    entry_of,
+    load_tables,
+)
 
 __all__ = ["UNICODE_VERSION", "Words", "blank", "split_words", "valid_utf8"]
-
-UNICODE_VERSION = "14.0.0"
-"""Of the shipped tables. Words and their hashes depend on it, on nothing that the interpreter brings along."""
-
-TABLES_FILE = Path(__file__).with_name("unicode_tables.npz")
-
-# What a code point is; the two that divide words come first. An EXPANSION stands for the several characters that it
-# folds to, each with its own class, so a richer normalisation (whose characters may fall apart into words and
-# separators) is a matter of the tables.
-OTHER, SPACE, SPACED, MARK, UNSPACED, EXPANSION = range(6)
-CLASS_BITS = 3
-LENGTH_BITS = 5
-PAGE_BITS = 8
-
-_CLASS_MASK = (1 << CLASS_BITS) - 1
-_LENGTH_MASK = (1 << LENGTH_BITS) - 1
-_PAGE_MASK = np.uint64((1 << PAGE_BITS) - 1)
-_PAGE_SHIFT = np.uint64(PAGE_BITS)
-_CHARACTERS_PER_COUNT = 16
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _LAST_BIT = np.uint64(63)
 _BYTE = np.uint64(0xFF)
-_CONTINUED = np.uint64(0x3F)
-_SIX = np.uint64(6)
-_HALF = np.uint64(32)
-_WORD_SEED = np.uint64(0x2545F4914F6CDD1D)
-_LANE_MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 
 # Eight bytes at once: the same byte in every place, or carries that reach the high bit when a byte is large enough.
 _HIGH_BITS = np.uint64(0x8080808080808080)
@@ -72,10 +78,11 @@ class Words(NamedTuple):
     """The words of a batch, in order: document i owns hashes[offsets[i]:offsets[i + 1]]."""
 
     hashes: NDArray[np.uint64]
+    """Of the words of the normalised text."""
     offsets: NDArray[np.int64]
     counted: NDArray[np.int64]
-    """What the `words` counter says: one per started 16 characters of each word, and at least one per document that
-    is not blank."""
+    """What the `words` counter says of the text as it stands: one per started 16 characters of each word, and at least
+    one per document that is not blank."""
 
 
 def _spans(values: pa.Array) -> ByteSpans:
@@ -89,22 +96,24 @@ def _spans(values: pa.Array) -> ByteSpans:
     return spans._replace(data=padded)
 
 
-@cache
-def _tables() -> tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.int64]]:
-    with np.load(TABLES_FILE, allow_pickle=False) as tables:
-        return tables["index"], tables["pages"], tables["expansions"]
-
-
 def split_words(text: pa.Array) -> Words:
     """Hashes and counts the words of each document of a string array. The text must be valid UTF-8."""
     data, starts, stops = _spans(text)
-    # A word is divided from the next by a byte at least, or is a character of three; so this is enough, and what
-    # stays unused of it is never backed by memory. (Folding never expands a character to several words.)
+    # A word is divided from the next by a byte at least, or is a character of three; so half of the bytes are enough,
+    # and what stays unused of them is never backed by memory. Characters that are rewritten to more words than that
+    # draw on what is spare, and where they are many the kernel says how much was wanting.
     most = int((stops - starts + 1).sum()) // 2
-    hashes = np.empty(most, np.uint64)
+    room = make_room(most // 4 + 64)
     offsets = np.zeros(len(starts) + 1, np.int64)
     counted = np.zeros(len(starts), np.int64)
-    _split(data, starts, stops, *_tables(), hashes, offsets, counted)
+    while True:
+        n_spare = int(room.words[0])
+        hashes = np.empty(most + n_spare, np.uint64)
+        _split(data, starts, stops, load_tables(), hashes, offsets, counted, room)
+        wanting = max(0, -int(room.words[0]))
+        if wanting == 0 and room.wanted[0] == 0:
+            break
+        room = make_room(n_spare + wanting, room)
     counted[(counted == 0) & ~blank(text)] = 1
     return Words(hashes[: offsets[-1]], offsets, counted)
 
@@ -119,42 +128,8 @@ def valid_utf8(data: pa.Array) -> NDArray[np.bool_]:
 def blank(text: pa.Array) -> NDArray[np.bool_]:
     """Which values are null, empty, or whitespace only, as `str.isspace` sees it."""
     is_blank = np.empty(len(text), np.bool_)
-    index, pages, _ = _tables()
-    _find_blank(*_spans(text), index, pages, is_blank)
+    _find_blank(*_spans(text), load_tables(), is_blank)
     return is_blank
-
-
-@intrinsic
-def _load_eight(typing_context: Any, data: Any, position: Any) -> Any:
-    """data[position : position + 8] as one little-endian number, at any alignment, unchecked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        wide = context.get_value_type(types.uint64)
-        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), wide.as_pointer())
-        return builder.load(address, align=1)
-
-    return types.uint64(data, types.int64), generate
-
-
-@intrinsic
-def _lowest_bit(typing_context: Any, bits: Any) -> Any:
-    """The place of the lowest set bit of a uint64; 64 if there is none."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
-
-    return types.int64(types.uint64), generate
-
-
-@njit(inline="always")
-def _eight_bytes(data: NDArray[np.uint8], position: int) -> np.uint64:
-    """The eight bytes from `position`, zeros behind the end of the buffer. From the end on they mean nothing.
-
-    Near the end an earlier load is shifted: a branch here would cost a tenth of the speed.
-    """
-    loadable = min(position, data.size - 8)
-    return _load_eight(data, loadable) >> np.uint64(8 * (position - loadable) & 63)
 
 
 @njit(inline="always")
@@ -173,16 +148,10 @@ def _word_mask(data: NDArray[np.uint8], position: int, stop: int) -> np.uint64:
     """_word_bits of the 64 bytes from `position`, zeros from `stop` on."""
     mask = _ZERO
     for i in range(8):
-        mask |= _word_bits(_eight_bytes(data, position + 8 * i)) << np.uint64(8 * i)
+        mask |= _word_bits(eight_bytes(data, position + 8 * i)) << np.uint64(8 * i)
     if stop - position < 64:
         mask &= (_ONE << np.uint64(stop - position)) - _ONE
     return mask
-
-
-@njit(inline="always")
-def _absorb(state: np.uint64, lane: np.uint64) -> np.uint64:
-    state = (state ^ lane) * _LANE_MULTIPLY
-    return state ^ (state >> _HALF)
 
 
 # Without _nrt=False numba counts references to the arrays atomically around every inlined call, which is three
@@ -192,12 +161,11 @@ def _split(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
-    index: NDArray[np.uint16],
-    pages: NDArray[np.int32],
-    expansions: NDArray[np.int64],
+    tables: Tables,
     hashes: NDArray[np.uint64],
     offsets: NDArray[np.int64],
     counted: NDArray[np.int64],
+    room: Room,
 ) -> None:
     n_words = 0
     for document in range(starts.size):
@@ -212,15 +180,31 @@ def _split(
             begins = mask & ~before
             ends = before & ~mask
             if in_run == _ZERO:
-                run_start = block + _lowest_bit(begins)
+                run_start = block + lowest_bit(begins)
                 begins &= begins - _ONE
             while ends != _ZERO:
-                run_stop = block + _lowest_bit(ends)
+                run_stop = block + lowest_bit(ends)
                 ends &= ends - _ONE
-                n_words, n_counted = _take_run(
-                    data, run_start, run_stop, index, pages, expansions, hashes, n_words, n_counted
-                )
-                run_start = block + _lowest_bit(begins)
+                # Adds the words between two ASCII separators: one if all is ASCII, else what decoding finds.
+                state = WORD_SEED
+                high = _ZERO
+                position = run_start
+                while position < run_stop and high == _ZERO:
+                    lane = eight_bytes(data, position)
+                    # Digits have the case bit already, so setting it folds letters and changes nothing else.
+                    lane = (lane | _CASE_BITS) & (_ALL_BITS >> np.uint64(max(64 - 8 * (run_stop - position), 0)))
+                    high = lane & _HIGH_BITS
+                    state = absorb(state, lane)
+                    position += 8
+                if high == _ZERO:
+                    hashes[np.uint64(n_words)] = mix64(state)
+                    n_words += 1
+                    n_counted += _counts(run_stop - run_start)
+                else:
+                    n_words, n_counted = _decode_run(
+                        data, start, run_start, run_stop, tables, hashes, n_words, n_counted, room
+                    )
+                run_start = block + lowest_bit(begins)
                 begins &= begins - _ONE
             in_run = mask >> _LAST_BIT
         counted[document] = n_counted
@@ -228,53 +212,165 @@ def _split(
 
 
 @njit(inline="always")
-def _take_run(
+def _counts(characters: int) -> int:
+    return (characters + 15) >> 4
+
+
+@njit(inline="always")
+def _decode_run(
     data: NDArray[np.uint8],
+    document_start: int,
     start: int,
     stop: int,
-    index: NDArray[np.uint16],
-    pages: NDArray[np.int32],
-    expansions: NDArray[np.int64],
+    tables: Tables,
     hashes: NDArray[np.uint64],
     n_words: int,
     n_counted: int,
+    room: Room,
 ) -> tuple[int, int]:
-    """Adds the words between two ASCII separators: one if all is ASCII, else what decoding finds."""
-    state = _WORD_SEED
-    high = _ZERO
-    position = start
-    while position < stop and high == _ZERO:
-        lane = _eight_bytes(data, position)
-        # Digits have the case bit already, so setting it folds letters and changes nothing else.
-        lane = (lane | _CASE_BITS) & (_ALL_BITS >> np.uint64(max(64 - 8 * (stop - position), 0)))
-        high = lane & _HIGH_BITS
-        state = _absorb(state, lane)
-        position += 8
-    if high != _ZERO:
-        return _decode_run(data, start, stop, index, pages, expansions, hashes, n_words, n_counted)
-    hashes[np.uint64(n_words)] = mix64(state)
-    return n_words + 1, n_counted + _counts(stop - start)
+    """Adds the words of a run by the Unicode tables."""
+    counted_before = n_counted
+    is_counted = True  # so far; a run that counts otherwise than it normalises is counted again
+    open_word = (WORD_SEED, _ZERO, 0)
+    word = OTHER  # what the open word began as; OTHER while none is open
+    characters = 0  # of the open word, as it stands in the text
+    first = position = start - 1 if start > document_start and _is_negatable(data[start - 1]) else start
+    # Whether a mark may change what stands before `tail_stop`, and its combining class. Nearly all characters are
+    # plain, so it is kept up only where it is asked for.
+    tail, tail_stop = 0, -1
+    settled = first  # where a word or separator begins, so that normalising may begin anew there
+    # Words, and what they count for, that ended inside of rewritten characters since it was there.
+    ended, ended_counted, ended_since = 0, 0, -1
+    while position < stop:
+        following = eight_bytes(data, position)
+        character, length = decode(following)
+        position += length
+        entry = entry_of(character, tables)
+        if position > stop:
+            entry = OTHER  # malformed text ends inside a character; no room is allotted for a word so short
+        kind = entry & CLASS_MASK
+        if entry & (REWRITTEN | FOLLOWS | COMBINING_MASK):
+            if tail_stop != position - length:
+                # Behind a plain character a mark is in order, so of those that do not compose nothing need be known.
+                is_asked = entry & (REWRITTEN | FOLLOWS) != 0
+                tail = _look_back(data, first, position - length, tables) if is_asked else LEADS
+            tail_stop = position
+            is_settled = True
+            if entry & REWRITTEN:
+                member, pending = entry >> (VALUE_SHIFT + LENGTH_BITS), entry >> VALUE_SHIFT & LENGTH_MASK
+                is_counted &= entry & UNLIKE == 0
+                if entry & CROWDED:
+                    room.words[0] -= pending
+                    if room.words[0] < 0:
+                        pending = 0
+                if ended_since != settled:
+                    ended, ended_counted, ended_since = 0, 0, settled
+                ended -= n_words
+                ended_counted -= n_counted
+                while pending > 0 and is_settled:
+                    entry = tables.rewritten[np.uint64(member)]
+                    member += 1
+                    pending -= 1
+                    kind = entry & CLASS_MASK
+                    is_settled, tail = _follow(entry, tail)
+                    if not continues(kind, word):
+                        word, characters, n_words, n_counted, open_word = _begin(
+                            kind, word, characters, n_words, n_counted, open_word, hashes
+                        )
+                    if kind > SPACE:
+                        characters += entry >> COUNTS_BIT & 1
+                        spelled = np.uint64(entry >> VALUE_SHIFT)
+                        open_word = absorb_character(open_word, spelled, _spelled_length(spelled))
+                ended += n_words
+                ended_counted += n_counted
+                if is_settled:
+                    continue
+            else:
+                is_settled, tail = _follow(entry, tail)
+            if not is_settled:
+                if ended_since == settled:
+                    n_words -= ended
+                    n_counted -= ended_counted
+                position, n_words, n_more, is_like = normal_words(
+                    data, settled, position, stop, tables, hashes, n_words, room
+                )
+                n_counted += n_more
+                is_counted &= is_like
+                settled, ended_since = position, -1
+                open_word = (WORD_SEED, _ZERO, 0)
+                word = OTHER
+                characters = 0
+                tail, tail_stop = 0, position
+                continue
+
+        if not continues(kind, word):
+            word, characters, n_words, n_counted, open_word = _begin(
+                kind, word, characters, n_words, n_counted, open_word, hashes
+            )
+            if kind != MARK:
+                settled = position - length
+            if kind <= SPACE:
+                continue
+        characters += 1
+        spelled = (following & (_ONE << np.uint64(8 * length)) - _ONE) + np.uint64(entry >> VALUE_SHIFT)
+        open_word = absorb_character(open_word, spelled, length)
+
+    if word != OTHER:
+        hashes[np.uint64(n_words)] = word_hash(open_word)
+        n_words += 1
+        n_counted += _counts(characters)
+    if not is_counted:
+        n_counted = counted_before + count_words(data, start, stop, tables)[0]
+    return n_words, n_counted
 
 
 @njit(inline="always")
-def _counts(characters: int) -> int:
-    return (characters + _CHARACTERS_PER_COUNT - 1) // _CHARACTERS_PER_COUNT
+def _is_negatable(byte: int) -> bool:
+    """Whether it is one of < = >, the only separators in ASCII that a mark makes another character of."""
+    return 0x3C <= byte <= 0x3E
 
 
 @njit(inline="always")
-def _decode(lane: np.uint64) -> tuple[np.uint64, int]:
-    """The code point that the lowest bytes spell, and how many they are; below 2**21 even if they are malformed."""
-    first = lane & _BYTE
-    if first < np.uint64(0x80):
-        return first, 1
-    second = lane >> np.uint64(8) & _CONTINUED
-    if first < np.uint64(0xE0):
-        return (first & np.uint64(0x1F)) << _SIX | second, 2
-    third = lane >> np.uint64(16) & _CONTINUED
-    if first < np.uint64(0xF0):
-        return ((first & np.uint64(0x0F)) << _SIX | second) << _SIX | third, 3
-    fourth = lane >> np.uint64(24) & _CONTINUED
-    return (((first & np.uint64(0x07)) << _SIX | second) << _SIX | third) << _SIX | fourth, 4
+def _begin(
+    kind: int,
+    word: int,
+    characters: int,
+    n_words: int,
+    n_counted: int,
+    open_word: OpenWord,
+    hashes: NDArray[np.uint64],
+) -> tuple[int, int, int, int, OpenWord]:
+    """Closes the word that is open, if any, and opens the next, unless the character is no part of one."""
+    if word != OTHER:
+        hashes[np.uint64(n_words)] = word_hash(open_word)
+        n_words += 1
+        n_counted += _counts(characters)
+        characters = 0
+        open_word = (WORD_SEED, _ZERO, 0)
+    word = SPACED if kind == MARK else kind
+    if kind <= SPACE:
+        word = OTHER
+    return word, characters, n_words, n_counted, open_word
+
+
+@njit(inline="always")
+def _follow(entry: int, tail: int) -> tuple[bool, int]:
+    """Whether the character neither composes with what stands before it nor is out of order; and the new tail."""
+    kind, combining = entry & CLASS_MASK, entry & COMBINING_MASK
+    composes = entry & FOLLOWS != 0 and (kind != MARK or tail & LEADS != 0)
+    is_settled = not composes and not 0 < combining < tail & COMBINING_MASK
+    return is_settled, tail & LEADS | combining if kind == MARK and combining != 0 else entry
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _look_back(data: NDArray[np.uint8], first: int, position: int, tables: Tables) -> int:
+    """The tail before `position`, where a plain character of a run that begins at `first` stands, if any."""
+    if position <= first:
+        return 0
+    position -= 1
+    while position > first and data[position] & 0xC0 == 0x80:
+        position -= 1
+    return entry_at(data, position, tables)[0] & LEADS
 
 
 @njit(inline="always")
@@ -287,83 +383,6 @@ def _spelled_length(spelled: np.uint64) -> int:
     return 3 if first < np.uint64(0xF0) else 4
 
 
-@njit(inline="always")
-def _decode_run(
-    data: NDArray[np.uint8],
-    start: int,
-    stop: int,
-    index: NDArray[np.uint16],
-    pages: NDArray[np.int32],
-    expansions: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    n_words: int,
-    n_counted: int,
-) -> tuple[int, int]:
-    """Adds the words of a run by the Unicode tables."""
-    state, lane, filled = _WORD_SEED, _ZERO, 0
-    characters = 0
-    word = OTHER  # what the open word began as; OTHER while none is open
-    expansion, pending = np.int64(0), np.int64(0)
-    fresh = 0  # 1 until the character just decoded is counted, which its expansion must be only once
-    position = start
-    while position < stop or pending > 0:
-        if pending > 0:
-            entry = expansions[expansion]
-            kind, spelled = entry & _CLASS_MASK, np.uint64(entry >> CLASS_BITS)
-            length = _spelled_length(spelled)
-            expansion += 1
-            pending -= 1
-        else:
-            following = _eight_bytes(data, position)
-            character, length = _decode(following)
-            position += length
-            fresh = 1
-            entry = np.int64(pages[index[character >> _PAGE_SHIFT], character & _PAGE_MASK])
-            # Malformed text may end inside a character. It must not be a word: no room is allotted for one so short.
-            kind = entry & _CLASS_MASK if position <= stop else np.int64(OTHER)
-            if kind == EXPANSION:
-                expansion, pending = entry >> (CLASS_BITS + LENGTH_BITS), entry >> CLASS_BITS & _LENGTH_MASK
-                continue
-            spelled = (following & (_ONE << np.uint64(8 * length)) - _ONE) + np.uint64(entry >> CLASS_BITS)
-
-        continues = (kind == SPACED and word == SPACED) or (kind == MARK and word != OTHER)
-        if not continues:
-            if word != OTHER:
-                hashes[np.uint64(n_words)] = _word_hash(state, lane, filled)
-                n_words += 1
-                n_counted += _counts(characters)
-                state, lane, filled = _WORD_SEED, _ZERO, 0
-                characters = 0
-            word = SPACED if kind == MARK else kind
-            if kind <= SPACE:
-                word = OTHER
-                continue
-        characters += fresh
-        fresh = 0
-
-        bits = 8 * length
-        lane |= spelled << np.uint64(filled)
-        filled += bits
-        if filled >= 64:
-            state = _absorb(state, lane)
-            filled -= 64
-            lane = spelled >> np.uint64(bits - filled)
-
-    if word != OTHER:
-        hashes[np.uint64(n_words)] = _word_hash(state, lane, filled)
-        n_words += 1
-        n_counted += _counts(characters)
-    return n_words, n_counted
-
-
-@njit(inline="always")
-def _word_hash(state: np.uint64, lane: np.uint64, filled: int) -> np.uint64:
-    """Closes a word; `filled` bits of its last lane are in use."""
-    if filled > 0:
-        state = _absorb(state, lane)
-    return mix64(state)
-
-
 @njit(nogil=True, cache=True, _nrt=False)
 def _validate(
     data: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64], valid: NDArray[np.bool_]
@@ -372,7 +391,7 @@ def _validate(
         position, stop = starts[document], stops[document]
         sound = True
         while sound and position < stop:
-            if position + 8 <= stop and _load_eight(data, position) & _HIGH_BITS == _ZERO:
+            if position + 8 <= stop and load_eight(data, position) & _HIGH_BITS == _ZERO:
                 position += 8
                 continue
             first = data[position]
@@ -409,15 +428,14 @@ def _find_blank(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
-    index: NDArray[np.uint16],
-    pages: NDArray[np.int32],
+    tables: Tables,
     is_blank: NDArray[np.bool_],
 ) -> None:
     for document in range(starts.size):
         position, stop = starts[document], stops[document]
         only_space = True
         while only_space and position < stop:
-            character, length = _decode(_eight_bytes(data, position))
-            only_space = pages[index[character >> _PAGE_SHIFT], character & _PAGE_MASK] & _CLASS_MASK == SPACE
+            entry, _, length = entry_at(data, position, tables)
+            only_space = entry & CLASS_MASK == SPACE
             position += length
         is_blank[document] = only_space
