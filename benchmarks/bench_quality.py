@@ -204,6 +204,12 @@ def cell(share: float) -> str:
     return "" if math.isnan(share) else f"{share:.4f}"
 
 
+def summary_cell(score: Score | None) -> str:
+    if score is None:
+        return "failed"
+    return " / ".join("-" if math.isnan(share) else f"{share:.3f}" for share in score[1:])
+
+
 def shares(bins: list[tuple[int, int]]) -> list[str]:
     return [f"{hits / total:.3f}" if total else "" for hits, total in bins]
 
@@ -280,12 +286,11 @@ def compare_at(
 
 def summarise(comparisons: list[Comparison], tools: list[Tool]) -> None:
     """What the tables above say, on one screen."""
-    for measure_name, place in (("precision", 1), ("recall", 2), ("ARI", 3)):
-        print(f"\n## Summary: {measure_name}\n")
-        head("corpus", "threshold", *(tool.name for tool in tools))
-        for each in comparisons:
-            cells = [cell(each.scores[tool.name][place]) if tool.name in each.scores else "failed" for tool in tools]
-            row(each.verdict.corpus, float(each.verdict.threshold), *cells)
+    print("\n## Summary: precision / recall / ARI\n")
+    head("corpus", "threshold", *(tool.name for tool in tools))
+    for each in comparisons:
+        cells = [summary_cell(each.scores.get(tool.name)) for tool in tools]
+        row(each.verdict.corpus, float(each.verdict.threshold), *cells)
     print("\n## Summary: share that anchormix removes, by similarity to the closest kept document\n")
     first = int(np.searchsorted(BINS, float(min(each.verdict.threshold for each in comparisons))))
     head("corpus", "threshold", *(f"{low:.2f}" for low in BINS[first:]))
@@ -314,9 +319,7 @@ def main() -> None:
     parser.add_argument("--thresholds", nargs="+", type=Fraction, default=[Fraction(t, 10) for t in (5, 7, 8)])
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all of them")
     parser.add_argument("--families", type=int, default=2500, help="generated originals; 0 leaves them out")
-    parser.add_argument(
-        "--pages", type=int, default=1000, help="generated pages of one template, and under boilerplate"
-    )
+    parser.add_argument("--pages", type=int, default=600, help="generated pages of one template, and under boilerplate")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--labels", default="cluster_id", help="column that says which documents belong together")
     parser.add_argument(

@@ -4,8 +4,8 @@
 
 Prints one line of JSON. CPU seconds are what the system charges for every process of the tree: orphans, such as the
 pool servers of multiprocessing, fall to this process, which waits for them. Memory is the largest sum of proportional
-set sizes (PSS), so pages that several processes share count once; it is looked at some times a second, so a peak
-shorter than that may be missed.
+set sizes (PSS), so pages that several processes share count once, and never less than the largest resident set of one
+process. PSS is looked at some times a second, so a shorter peak of several processes together may be missed.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def watch(command: list[str], log: Path, folder: Path, limit: float) -> Usage:
         finally:  # also when this watcher is told to stop
             end_all(patience)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = max(peak, used.ru_maxrss * 1024)
     return Usage(wall, used.ru_utime + used.ru_stime, peak, process.returncode or 0, over_limit)
 
 
