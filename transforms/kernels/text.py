@@ -357,12 +357,14 @@ def _begin(
 def _follow(entry: int, tail: int) -> tuple[bool, int]:
     """Whether the character neither composes with what stands before it nor is out of order; and the new tail."""
     kind, combining = entry & CLASS_MASK, entry & COMBINING_MASK
-    composes = entry & FOLLOWS != 0 and (kind != MARK or tail & LEADS != 0)
+    # What has no combining class composes only with what stands right before it.
+    is_apart = combining == 0 and tail & COMBINING_MASK != 0
+    composes = entry & FOLLOWS != 0 and (kind != MARK or (tail & LEADS != 0 and not is_apart))
     is_settled = not composes and not 0 < combining < tail & COMBINING_MASK
     return is_settled, tail & LEADS | combining if kind == MARK and combining != 0 else entry
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(inline="always")
 def _look_back(data: NDArray[np.uint8], first: int, position: int, tables: Tables) -> int:
     """The tail before `position`, where a plain character of a run that begins at `first` stands, if any."""
     if position <= first:

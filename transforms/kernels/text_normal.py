@@ -95,10 +95,11 @@ def normal_words(
         if position >= behind and _begins_anew(entry_at(data, position, tables)[0], word):
             break
         position, n = _segment(data, position, stop, tables, room)
-        _sort(room, n)
-        n = _compose(room.points, n, tables)
+        if n > 1:
+            _sort(room, n)
+            n = _compose(room.points, n, tables)
         for place in range(n):
-            point = np.uint64(room.points[place])
+            point = np.uint64(room.points[place] & POINT_MASK)
             kind = entry_of(point, tables) & CLASS_MASK
             if not continues(kind, word):
                 if word != OTHER:
@@ -147,7 +148,7 @@ def _begins_anew(entry: int, word: int) -> bool:
     return is_settled and kind != MARK and not continues(kind, word)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(inline="always")
 def _segment(
     data: NDArray[np.uint8],
     position: int,
@@ -187,7 +188,7 @@ def _segment(
     return position, n
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(inline="always")
 def _sort(room: Room, n: int) -> None:
     """Puts marks that stand together in the order of their combining classes, equal ones as they were."""
     points = room.points
@@ -232,7 +233,7 @@ def _sort_many(room: Room, start: int, end: int) -> None:
         places[combining] += 1
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(inline="always")
 def _compose(points: NDArray[np.int64], n: int, tables: Tables) -> int:
     """Composes in place, drops the combining classes, and returns how many characters are left."""
     kept = 0
@@ -254,7 +255,7 @@ def _compose(points: NDArray[np.int64], n: int, tables: Tables) -> int:
     return kept
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@njit(inline="always")
 def _composite(first: int, second: int, tables: Tables) -> int:
     """What two characters compose to; 0 if they do not."""
     if _LEADS <= first < _LEADS + _N_LEADS and _VOWELS <= second < _VOWELS + _N_VOWELS:
