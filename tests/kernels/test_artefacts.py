@@ -1,5 +1,6 @@
 """Marks of chat tools: each recogniser fires on its mark, stays silent on showing it, and never depends on batching."""
 
+import base64
 import hashlib
 
 import numpy as np
@@ -8,9 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.kernels.artefacts import RECOGNISERS, RECOGNISERS_VERSION, artefact_bits, recognisers_in
+from transforms.kernels.artefacts import (
+    HINT,
+    RECOGNISERS,
+    RECOGNISERS_VERSION,
+    artefact_bits,
+    recognisers_in,
+    shown_in,
+)
 
-SELECTORS = "".join(chr(0xFE00 + b if b < 16 else 0xE0100 + b - 16) for b in b"C2PATXT\0\x01")
+
+def hidden(payload: bytes) -> str:
+    """What a text manifest is, before anything cleans it away."""
+    return "".join(chr(0xFE00 + b if b < 16 else 0xE0100 + b - 16) for b in payload)
+
+
+def armoured(source_type: str, lead: int) -> str:
+    return base64.b64encode(b"\x00" * lead + f"digitalsourcetype/{source_type}".encode() + b"\xff\xfe").decode()
+
+
+SELECTORS = hidden(b"C2PATXT\0\x01")
 
 MARKS = {
     "oaicite": ["Rome fell :contentReference[oaicite:3]{index=3}.", "see :oaicite:4"],
@@ -56,8 +74,29 @@ MARKS = {
     ],
     "c2pa_text": [f"Plain text.\ufeff{SELECTORS}"],
     "c2pa_block": ["# -----BEGIN C2PA MANIFEST-----"],
-    "disclosure_header": ["AI-Disclosure: mode=ai-originated", "ai-disclosure: mode=machine-generated"],
-    "digital_source_type": ["http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"],
+    "disclosure_modified": ["AI-Disclosure: mode=ai-modified; model=x", 'AI-Disclosure: mode="ai-modified", model="x"'],
+    "composite_source_type": [
+        "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
+        '"digitalSourceType": "https://schema.org/CompositeWithTrainedAlgorithmicMediaDigitalSource"',
+    ],
+    "disclosure_originated": [
+        "AI-Disclosure: mode=ai-originated",
+        "ai-disclosure: mode=machine-generated",
+        '<meta name="AI-Disclosure" content="mode=ai-originated; provider=x">',
+        'AI-Disclosure: mode="machine-generated"',
+    ],
+    "generated_source_type": [
+        "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+        '"digitalSourceType": "https://schema.org/TrainedAlgorithmicMediaDigitalSource"',
+    ],
+    "c2pa_generated": [
+        hidden(b"digitalsourcetype/trainedAlgorithmicMedia\xff"),
+        *(armoured("trainedAlgorithmicMedia", lead) for lead in range(6)),
+    ],
+    "c2pa_composite": [
+        hidden(b"digitalsourcetype/compositeWithTrainedAlgorithmicMedia\xff"),
+        *(armoured("compositeWithTrainedAlgorithmicMedia", lead) for lead in range(6)),
+    ],
     "aigc_label": ['{"AIGC": {"Label": "1"}}', '{"AIGC":{"Label":"1"}}'],
 }
 
@@ -77,6 +116,10 @@ def bits_of(*texts: str | None, kind: pa.DataType | None = None) -> list[int]:
 
 def names(text: str) -> set[str]:
     return {recogniser.name for recogniser in recognisers_in(bits_of(text)[0])}
+
+
+def shown_names(text: str) -> set[str]:
+    return {recogniser.name for recogniser in shown_in(bits_of(text)[0])}
 
 
 CASES = [(name, text) for name, texts in MARKS.items() for text in texts]
@@ -113,9 +156,11 @@ def test_ascii_case_and_byte_offset_do_not_matter(name: str, text: str) -> None:
 def test_a_mark_that_is_shown_does_not_count(name: str, text: str, shown: str) -> None:
     one_line = text.replace("\n", " ")
     assert names(shown.format(one_line)) == set()
+    assert name in shown_names(shown.format(one_line))
     # The same frame does not hide a mark that stands behind it on a line of its own.
     if "never closed" not in shown:
         assert name in names(shown.format(one_line) + f"\n{one_line}")
+        assert name not in shown_names(shown.format(one_line) + f"\n{one_line}")
 
 
 @pytest.mark.parametrize(
@@ -149,16 +194,45 @@ def test_what_counts_as_shown(text: str, counts: bool) -> None:
     assert (names(text) == {"turn_search"}) is counts
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ('She writes "as an AI language model" in her essay', False),
+        ('She writes "no" as an AI language model', True),
+        ('"I cannot, as an AI language model, do that," it said', False),
+        ('an open " mark, as an AI language model\nas an AI language model', True),
+        ("die Worte \u201e as an AI language model\u201c", False),
+        ("les mots \u00ab as an AI language model \u00bb", False),
+        ("les \u00ab mots \u00bb as an AI language model", True),
+        ("\u300c as an AI language model\u300d", False),
+        ("\u201cwords\u201d and as an AI language model", True),
+        ("the phrase 'as an AI language model'", False),
+        ("it doesn't, as an AI language model, know", True),
+        ("the dogs' as an AI language model", True),
+        ("'as an AI language model", False),
+    ],
+)
+def test_quotation_marks_make_a_phrase_one_that_is_only_shown(text: str, counts: bool) -> None:
+    assert (names(text), shown_names(text)) == (({"self_reference"}, set()) if counts else (set(), {"self_reference"}))
+
+
+def test_what_a_credential_says_is_told_from_what_it_only_promises() -> None:
+    manifest = hidden(b"C2PATXT\0\x01 jumb c2pa digitalsourcetype/digitalCreation")
+    assert names(f"Text.\ufeff{manifest}") == {"c2pa_text"}
+    generated = hidden(b"C2PATXT\0\x01 jumb c2pa digitalsourcetype/trainedAlgorithmicMedia")
+    assert names(f"Text.\ufeff{generated}") == {"c2pa_text", "c2pa_generated"}
+
+
 @pytest.mark.parametrize("text", INNOCENT)
 def test_ordinary_text_bears_no_mark(text: str) -> None:
-    assert names(text) == set()
+    assert bits_of(text) == [0]
 
 
 def test_each_document_is_read_on_its_own() -> None:
     halves = ["citeturn0sea", "rch0", "contentRef", "erence[x", None, "```", "turn0search0"]
     for kind in (pa.string(), pa.large_string()):
         assert [bits > 0 for bits in bits_of(*halves, kind=kind)] == [False] * 6 + [True]
-    assert bits_of("```\nturn0search0", "turn0search0", "`turn0search0", "turn0search0`") == [0, 4, 4, 4]
+    assert bits_of("```\nturn0search0", "turn0search0", "`turn0search0", "turn0search0`") == [4 << 32, 4, 4, 4]
 
 
 def test_nulls_hide_the_bytes_they_own() -> None:
@@ -234,15 +308,18 @@ def test_a_document_full_of_shown_marks_takes_linear_time() -> None:
     """Quadratic work would take minutes here."""
     line = "`turn0search0` " * 40_000 + "`` " + "` `` ``` " * 40_000
     fenced = "```\n" + "turn0search0\n" * 40_000
-    assert bits_of(line, fenced) == [0, 0]
+    quoted = "\"turn0search0 \u201c 'turn0search0" * 40_000
+    assert bits_of(line, fenced, '"' + quoted) == [4 << 32, 4 << 32, 4]
 
 
 def test_bits_are_pinned() -> None:
     """Stored facts hold these bits: whoever changes what they mean has to change the version, and this digest."""
     assert [recogniser.bit for recogniser in RECOGNISERS] == list(range(len(RECOGNISERS)))
     assert set(MARKS) == {recogniser.name for recogniser in RECOGNISERS}
-    table = repr([(r.bit, r.name, r.kind, r.patterns) for r in RECOGNISERS])
-    assert (RECOGNISERS_VERSION, hashlib.sha256(table.encode()).hexdigest()[:16]) == ("1", "f9f388042841ae66")
+    assert len(RECOGNISERS) <= 32  # marks that are only shown have the upper half
+    assert not any(r.says is not None and r.kind == HINT for r in RECOGNISERS)
+    table = repr([(r.bit, r.name, r.kind, r.patterns, r.says and r.says.label) for r in RECOGNISERS])
+    assert (RECOGNISERS_VERSION, hashlib.sha256(table.encode()).hexdigest()[:16]) == ("2", "489bf3b60eae6caa")
 
 
 def test_other_types_are_refused() -> None:

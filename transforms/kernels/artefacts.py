@@ -1,8 +1,9 @@
-"""Marks that chat tools leave in text: one compiled pass over the raw bytes, one bit per recogniser that fired.
+"""Marks in text that tell of its origin: one compiled pass over the raw bytes, one bit per recogniser that fired.
 
-A mark says that text went through a chat tool, never who wrote it; what a set of marks means is decided with all
-other evidence. Text that *shows* a mark is not text that *bears* it: what stands in a code fence, an indented block,
-an inline code span or a block quote does not count.
+Most are left by chat tools: such a mark says that text went through one, never who wrote it. Others disclose an origin
+in words made for that. What a set of marks means is decided with all other evidence. Text that *shows* a mark need not
+*bear* it: marks seen only in a code fence, an indented block, an inline code span, a block quote or quotation marks
+are kept apart, in the upper half of the bits.
 
 The pass looks up every second pair of neighbouring bytes in a table. A pattern is entered there under the two pairs
 of its rarest three bytes only, so on ordinary text almost all lookups miss; the few that hit are matched in full.
@@ -10,6 +11,7 @@ of its rarest three bytes only, so on ordinary text almost all lookups miss; the
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,14 +21,27 @@ from numba import njit
 from numpy.typing import NDArray
 
 from transforms.kernels.hashing import byte_spans
+from transforms.kernels.schemas import Provenance
 
-__all__ = ["RECOGNISERS", "RECOGNISERS_VERSION", "Recogniser", "artefact_bits", "recognisers_in"]
+__all__ = [
+    "CREDENTIAL",
+    "HINT",
+    "RECOGNISERS",
+    "RECOGNISERS_VERSION",
+    "Recogniser",
+    "artefact_bits",
+    "recognisers_in",
+    "shown_in",
+]
 
-RECOGNISERS_VERSION = "1"
-"""Changes whenever a document's bits could: facts made by another version are stale."""
+RECOGNISERS_VERSION = "2"
+"""Changes whenever a document's bits, or what its data set says of it, could: facts of another version are stale."""
 
 HINT = "hint"
-"""The kind of marks that people leave too: a copied link, a friendly phrase. Together they are still one kind."""
+"""The kind of marks that people leave too: a copied link, a friendly phrase. They support nothing, however many."""
+
+CREDENTIAL = "content_credential"
+"""The kind of marks that promise a statement about origin without saying which: cameras and newsrooms sign, too."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +49,44 @@ class Recogniser:
     r"""One mark. ASCII letters match in either case.
 
     In a pattern `\d` is one or more digits, a space any run of white space, `\b` the edge of a word; all else is
-    itself. Marks of one kind come from one cause, so only different kinds support each other.
+    itself. Marks of one kind come from one cause, so only different kinds support each other. One that `says` an
+    origin is a disclosure: its own syntax is full of quotation marks, so they hide it from nobody.
     """
 
     bit: int
     name: str
     kind: str
     patterns: tuple[str, ...]
+    says: Provenance | None = None
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether it was left by a chat tool and hardly ever by a person."""
+        return self.says is None and self.kind not in (HINT, CREDENTIAL)
 
 
 def _in_variation_selectors(payload: bytes) -> str:
     """Bytes as C2PA hides them in text: U+FE00.. for the first sixteen values, U+E0100.. for the others."""
     return "".join(chr(0xFE00 + byte if byte < 16 else 0xE0100 + byte - 16) for byte in payload)
+
+
+def _in_base64(payload: bytes) -> tuple[str, ...]:
+    """The characters that bytes become inside a longer base64 text, for each of the three places they can begin at."""
+    return tuple(
+        base64.b64encode(bytes(lead) + payload)[-(-8 * lead // 6) : 4 * ((lead + len(payload)) // 3)].decode()
+        for lead in range(3)
+    )
+
+
+def _in_a_credential(source_type: str) -> tuple[str, ...]:
+    """A digital source type as the two text forms of a C2PA manifest hold it."""
+    payload = source_type.encode()
+    return (_in_variation_selectors(payload), *_in_base64(payload))
+
+
+def _disclosing(mode: str) -> tuple[str, ...]:
+    """An AI-Disclosure field, as a header in either syntax and as an HTML meta tag."""
+    return (f"ai-disclosure: mode={mode}", f'ai-disclosure: mode="{mode}', f'ai-disclosure" content="mode={mode}')
 
 
 # Bits are stored in facts: a recogniser keeps its number for ever, a new one takes the next.
@@ -56,9 +97,9 @@ RECOGNISERS: tuple[Recogniser, ...] = (
         2,
         "turn_search",
         "chatgpt_search",
-        (r"turn\dsearch\d", r"turn\dnews\d", r"turn\dimage\d", r"turn\dfile\d", "\ue200cite\ue202"),
+        (r"turn\dsearch\d", r"turn\dnews\d", r"turn\dimage\d", r"turn\dfile\d", r"turn\dview\d", "\ue200cite\ue202"),
     ),
-    Recogniser(3, "attributable_index", "chatgpt_attribution", ("attributableIndex",)),
+    Recogniser(3, "attributable_index", "chatgpt_attribution", ('"attributableIndex"', "attributableIndex")),
     Recogniser(4, "sandbox_link", "chatgpt_file", ("sandbox:/mnt/data/",)),
     Recogniser(
         5,
@@ -112,27 +153,61 @@ RECOGNISERS: tuple[Recogniser, ...] = (
         HINT,
         (r"\bi hope this helps", r"\bwould you like me to\b", r"\blet me know if you'd like me to\b"),
     ),
-    Recogniser(15, "c2pa_text", "content_credential", (_in_variation_selectors(b"C2PATXT\0"),)),
-    Recogniser(16, "c2pa_block", "content_credential", ("-----BEGIN C2PA MANIFEST-----",)),
-    Recogniser(
-        17,
-        "disclosure_header",
-        "disclosure",
-        ("ai-disclosure: mode=ai-", "ai-disclosure: mode=machine-", 'ai-disclosure" content="mode=ai-'),
-    ),
+    Recogniser(15, "c2pa_text", CREDENTIAL, (_in_variation_selectors(b"C2PATXT\0"),)),
+    Recogniser(16, "c2pa_block", CREDENTIAL, ("-----BEGIN C2PA MANIFEST-----",)),
+    Recogniser(17, "disclosure_modified", "disclosure", _disclosing("ai-modified"), Provenance.AI_ASSISTED),
     Recogniser(
         18,
-        "digital_source_type",
+        "composite_source_type",
         "disclosure",
-        ("digitalsourcetype/trainedAlgorithmicMedia", "digitalsourcetype/compositeWithTrainedAlgorithmicMedia"),
+        (
+            "digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
+            "schema.org/CompositeWithTrainedAlgorithmicMediaDigitalSource",
+        ),
+        Provenance.AI_ASSISTED,
     ),
-    Recogniser(19, "aigc_label", "disclosure", ('"AIGC": {"Label":', '"AIGC":{"Label":')),
+    Recogniser(
+        19,
+        "aigc_label",
+        "disclosure",
+        ('"AIGC": {"Label":', '"AIGC":{"Label":', 'AIGC={"Label":', 'AIGC: {"Label":', 'AIGC:{"Label":'),
+        Provenance.SYNTHETIC,
+    ),
+    Recogniser(
+        20,
+        "disclosure_originated",
+        "disclosure",
+        (*_disclosing("ai-originated"), *_disclosing("machine-generated")),
+        Provenance.SYNTHETIC,
+    ),
+    Recogniser(
+        21,
+        "generated_source_type",
+        "disclosure",
+        ("digitalsourcetype/trainedAlgorithmicMedia", "schema.org/TrainedAlgorithmicMediaDigitalSource"),
+        Provenance.SYNTHETIC,
+    ),
+    Recogniser(22, "c2pa_generated", "disclosure", _in_a_credential("/trainedAlgorithmicMedia"), Provenance.SYNTHETIC),
+    Recogniser(
+        23,
+        "c2pa_composite",
+        "disclosure",
+        _in_a_credential("/compositeWithTrainedAlgorithmicMedia"),
+        Provenance.AI_ASSISTED,
+    ),
 )
+_SHOWN_SHIFT = 32
+"""Bit of a mark that is only shown, above the bit of one that counts."""
 
 
 def recognisers_in(bits: int) -> tuple[Recogniser, ...]:
-    """The recognisers behind one document's bits, in the order of their numbers."""
+    """The recognisers of the marks that one document bears, in the order of their numbers."""
     return tuple(recogniser for recogniser in RECOGNISERS if bits >> recogniser.bit & 1)
+
+
+def shown_in(bits: int) -> tuple[Recogniser, ...]:
+    """The recognisers of the marks that one document only shows, in code or quoted."""
+    return recognisers_in(bits >> _SHOWN_SHIFT)
 
 
 def artefact_bits(text: pa.Array) -> NDArray[np.uint64]:
@@ -160,6 +235,7 @@ class _Tables(NamedTuple):
     starts: NDArray[np.int64]  # pattern -> its first element
     anchors: NDArray[np.int64]  # pattern -> the element that the first byte of its trigram matches
     bits: NDArray[np.uint64]
+    quotable: NDArray[np.bool_]  # pattern -> whether quotation marks around it make it one that is only shown
     elements: NDArray[np.int16]
 
 
@@ -237,7 +313,7 @@ def _build_tables(recognisers: tuple[Recogniser, ...]) -> _Tables:
             elements = _elements(pattern)
             anchor = _rarest_trigram(elements)
             first, middle, last = elements[anchor : anchor + 3]
-            anchored.append((first << 16 | middle << 8 | last, recogniser.bit, anchor, elements))
+            anchored.append((first << 16 | middle << 8 | last, recogniser, anchor, elements))
     multiplier = _collision_free({trigram for trigram, *_ in anchored})
     pairs = np.zeros(1 << 16, np.uint8)
     trigrams = np.full(_SLOTS, _NO_TRIGRAM, np.int32)
@@ -257,7 +333,8 @@ def _build_tables(recognisers: tuple[Recogniser, ...]) -> _Tables:
         np.searchsorted(sorted(slots), np.arange(_SLOTS + 1)).astype(np.int64),
         np.cumsum([0, *lengths], dtype=np.int64),
         np.array([anchored[place][2] for place in order], np.int64),
-        np.array([anchored[place][1] for place in order], np.uint64),
+        np.array([anchored[place][1].bit for place in order], np.uint64),
+        np.array([anchored[place][1].is_trace or anchored[place][1].kind == HINT for place in order], np.bool_),
         np.array([element for place in order for element in anchored[place][3]], np.int16),
     )
 
@@ -288,19 +365,19 @@ def _folded(byte):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _matches(data, start, end, at, elements, first, anchor, last):  # type: ignore[no-untyped-def]
-    """Whether elements first..last match around byte `at`, which element `anchor` must match."""
+    """Where the match of elements first..last around byte `at` begins, which element `anchor` must match; or -1."""
     p = at
     for k in range(anchor, last):
         element = elements[k]
         if element == _EDGE:
             if p > start and p < end and _is_word(data[p - 1]) and _is_word(data[p]):
-                return False
+                return -1
             continue
         if p >= end:
-            return False
+            return -1
         if element < 256:
             if _folded(data[p]) != element:
-                return False
+                return -1
             p += 1
             continue
         stop = min(end, p + _LONGEST_RUN)
@@ -308,19 +385,19 @@ def _matches(data, start, end, at, elements, first, anchor, last):  # type: igno
         while p < stop and (_is_digit(data[p]) if element == _DIGITS else _is_space(data[p])):
             p += 1
         if p == begun:
-            return False
+            return -1
     p = at
     for k in range(anchor - 1, first - 1, -1):
         element = elements[k]
         if element == _EDGE:
             if p > start and p < end and _is_word(data[p - 1]) and _is_word(data[p]):
-                return False
+                return -1
             continue
         if p <= start:
-            return False
+            return -1
         if element < 256:
             if _folded(data[p - 1]) != element:
-                return False
+                return -1
             p -= 1
             continue
         stop = max(start, p - _LONGEST_RUN)
@@ -328,13 +405,13 @@ def _matches(data, start, end, at, elements, first, anchor, last):  # type: igno
         while p > stop and (_is_digit(data[p - 1]) if element == _DIGITS else _is_space(data[p - 1])):
             p -= 1
         if p == begun:
-            return False
-    return True
+            return -1
+    return p
 
 
 # What is known about quoting up to the last hit of a document. It only moves forward, so however many hits a
 # document has, its lines are read once for fences and at most once per run length for inline code.
-_LINE, _LINE_END, _FENCE_BYTE, _FENCE_LENGTH, _SPAN, _SPAN_END, _UNCLOSED = 0, 1, 2, 3, 4, 5, 6
+_LINE, _LINE_END, _FENCE_BYTE, _FENCE_LENGTH, _SPAN, _SPAN_END, _QUOTED_TO, _IN_QUOTES, _UNCLOSED = range(9)
 _LONGEST_TICKS = 3
 """Backticks that may open inline code; a longer run within a line is taken as text."""
 _QUOTING_SIZE = _UNCLOSED + _LONGEST_TICKS + 1
@@ -361,6 +438,8 @@ def _begin_line(data, at, end, quoting):  # type: ignore[no-untyped-def]
     quoting[_LINE_END] = _line_end(data, at, end)
     quoting[_SPAN] = at
     quoting[_SPAN_END] = at
+    quoting[_QUOTED_TO] = at
+    quoting[_IN_QUOTES] = 0
     quoting[_UNCLOSED:] = 0
 
 
@@ -438,6 +517,36 @@ def _in_inline_code(data, at, quoting):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _in_quotation_marks(data, at, quoting):  # type: ignore[no-untyped-def]
+    """Whether byte `at` of the current line stands behind a quotation mark that was not closed before it."""
+    p = quoting[_QUOTED_TO]
+    while p < at:
+        byte = data[p]
+        if byte == 34:
+            quoting[_IN_QUOTES] ^= 1
+        elif byte >= 0xC2 and p + 1 < at:
+            if byte == 0xC2 and data[p + 1] == 0xAB:  # guillemets
+                quoting[_IN_QUOTES] = 1
+            elif byte == 0xC2 and data[p + 1] == 0xBB:
+                quoting[_IN_QUOTES] = 0
+            elif p + 2 < at:
+                third = data[p + 2]
+                if byte == 0xE2 and data[p + 1] == 0x80 and 0x9C <= third <= 0x9E:  # curly, and low ones
+                    quoting[_IN_QUOTES] = third != 0x9D
+                elif byte == 0xE3 and data[p + 1] == 0x80 and 0x8C <= third <= 0x8F:  # corner brackets
+                    quoting[_IN_QUOTES] = third & 1 == 0
+        p += 1
+    quoting[_QUOTED_TO] = p
+    if quoting[_IN_QUOTES]:
+        return True
+    # A single mark is an apostrophe as often as not: only right before, and behind no word, it opens a quotation.
+    line = quoting[_LINE]
+    if at > line and data[at - 1] == 39:
+        return at - 1 == line or not _is_word(data[at - 2])
+    return at - 3 >= line and data[at - 3] == 0xE2 and data[at - 2] == 0x80 and data[at - 1] == 0x98
+
+
+@njit(nogil=True, cache=True)
 def _is_quoted(data, end, at, quoting):  # type: ignore[no-untyped-def]
     """Whether byte `at` stands in code or in a block quote. Calls for one document come with rising `at`."""
     while quoting[_LINE_END] < at:
@@ -456,7 +565,20 @@ def _is_quoted(data, end, at, quoting):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _scan(  # type: ignore[no-untyped-def]
-    data, words, doc_starts, doc_stops, pairs, multiplier, trigrams, slot_starts, starts, anchors, bits, elements, found
+    data,
+    words,
+    doc_starts,
+    doc_stops,
+    pairs,
+    multiplier,
+    trigrams,
+    slot_starts,
+    starts,
+    anchors,
+    bits,
+    quotable,
+    elements,
+    found,
 ):
     """Scan all documents in one go, two bytes a step: of a trigram's two pairs one begins at an even byte."""
     first_byte, last_byte = doc_starts[0], doc_stops[-1]
@@ -498,10 +620,17 @@ def _scan(  # type: ignore[no-untyped-def]
                     first, last = starts[pattern], starts[pattern + 1]
                     if found[document] & mark:
                         continue
-                    if not _matches(data, start, end, begin, elements, first, first + anchors[pattern], last):
+                    at_match = _matches(data, start, end, begin, elements, first, first + anchors[pattern], last)
+                    if at_match < 0:
                         continue
                     if document != quoted_document:
                         quoted_document = document
                         _begin_document(data, start, end, quoting)
-                    if not _is_quoted(data, end, begin, quoting):
+                    shown = _is_quoted(data, end, begin, quoting)
+                    if not shown and quotable[pattern]:
+                        shown = _in_quotation_marks(data, at_match, quoting)
+                    if shown:
+                        found[document] |= mark << np.uint64(_SHOWN_SHIFT)
+                    else:
                         found[document] |= mark
+                        found[document] &= ~(mark << np.uint64(_SHOWN_SHIFT))

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from transforms.kernels.artefacts import recognisers_in
+from transforms.kernels.artefacts import recognisers_in, shown_in
 from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Provenance
 
 __all__ = ["Assertion", "SourceRules", "Strength", "Tags", "combine", "covered", "is_contested", "leaf_array", "tag"]
@@ -41,11 +41,12 @@ class Strength(IntEnum):
 
 @dataclass(frozen=True)
 class Assertion:
-    """That a document has some provenance, how strongly, and whether its own row or its whole source says so."""
+    """That a document has some provenance, how strongly, and who says so: its own row, a data card, or its source."""
 
     provenance: Provenance
     strength: Strength
     of_row: bool = False
+    of_card: bool = False
 
 
 _CUSTODY = Assertion(Provenance.HUMAN_VERIFIED, Strength.PROOF, of_row=True)
@@ -56,23 +57,31 @@ _NOT_HUMAN = frozenset({Provenance.AI_ASSISTED, Provenance.SYNTHETIC})
 def combine(assertions: frozenset[Assertion]) -> Provenance:
     """The provenance that a set of assertions amounts to.
 
-    Custody wins. Then a source that is synthetic as a whole; then what the row declares, where human against
-    synthetic is disputed and assistance beats human; then what the source is believed to be. Detection turns human
-    and unknown into what it detected; heuristics change nothing.
+    Evidence joins by union, which is commutative, associative and idempotent, and this reads the union alone: neither
+    order nor repetition nor the place where evidence was found can matter.
+
+    Custody wins. Then proof that text is not human. Then a source whose owner says that it is synthetic as a whole; then
+    what the row declares, where human against synthetic is disputed and assistance beats human; then what the owner
+    believes of the source and a data card says of it. Detection turns human, unknown and assisted text into the worst
+    that it detected; heuristics change nothing.
     """
     if _CUSTODY in assertions:
         return Provenance.HUMAN_VERIFIED
+    proven = {a.provenance for a in assertions if a.strength == Strength.PROOF} & _NOT_HUMAN
+    if proven:
+        return max(proven)
     declared = _declared(assertions)
     detected = {a.provenance for a in assertions if a.strength == Strength.DETECTED} & _NOT_HUMAN
-    if detected and declared in (Provenance.HUMAN, Provenance.UNKNOWN):
-        return max(detected)
+    if detected and declared in (Provenance.HUMAN, Provenance.UNKNOWN, Provenance.AI_ASSISTED):
+        return max(detected | ({declared} & _NOT_HUMAN))
     return declared
 
 
 def _declared(assertions: frozenset[Assertion]) -> Provenance:
-    by_row = {a.provenance for a in assertions if a.strength == Strength.DECLARED and a.of_row}
-    by_source = {a.provenance for a in assertions if a.strength == Strength.DECLARED and not a.of_row}
-    if Provenance.SYNTHETIC in by_source:
+    said_so = [a for a in assertions if a.strength == Strength.DECLARED]
+    by_row = {a.provenance for a in said_so if a.of_row}
+    by_source = {a.provenance for a in said_so if not a.of_row}
+    if Provenance.SYNTHETIC in {a.provenance for a in said_so if not (a.of_row or a.of_card)}:
         return Provenance.SYNTHETIC
     said = by_row or by_source
     if {Provenance.HUMAN, Provenance.SYNTHETIC} <= said:
@@ -292,14 +301,22 @@ def _read_label(label: str | None, rules: SourceRules, found: _Findings) -> None
 
 
 def _read_artefacts(bits: int, found: _Findings) -> None:
-    fired = recognisers_in(bits)
-    # One mark can be a quotation or a copied link; marks of two causes support each other.
-    corroborated = len({recogniser.kind for recogniser in fired}) >= 2
-    if corroborated:
+    borne, shown = recognisers_in(bits), shown_in(bits)
+    for recogniser in borne:
+        if recogniser.says is not None:
+            found.declare(recogniser.says, True, recogniser.kind, recogniser.name, "stands in the text")
+    # A trace outside quotations and code is one that the text bears. Inside, it may be what the text is about; traces
+    # of two causes are more than an example. Links and courtesies are left by people too, and support nothing.
+    kinds = {recogniser.kind for recogniser in (*borne, *shown) if recogniser.is_trace}
+    demotes = any(recogniser.is_trace for recogniser in borne) or len(kinds) >= 2
+    if demotes:
         found.assertions.add(_MARKS)
-    for recogniser in fired:
-        strength = Strength.DETECTED if corroborated else Strength.HEURISTIC
-        found.note(strength, "artefact", recogniser.name, recogniser.kind)
+    for recogniser in (*borne, *shown):
+        if recogniser.says is not None and recogniser in borne:
+            continue
+        strength = Strength.DETECTED if demotes and recogniser.is_trace else Strength.HEURISTIC
+        where = " (in code or quoted)" if recogniser in shown else ""
+        found.note(strength, "artefact", recogniser.name, recogniser.kind + where)
 
 
 def leaf_array(data: bytes) -> NDArray[np.uint8]:
