@@ -18,7 +18,7 @@ from transforms.kernels.hashing import fingerprint
 from transforms.kernels.records import UnreadableFile, detect_format, row_groups
 from transforms.kernels.text import UNICODE_VERSION
 
-FACTS_VERSION = "3"
+FACTS_VERSION = "4"
 """Raised whenever the same input would give other facts."""
 
 MOST_SPLIT_BYTES = 64 << 20
@@ -75,6 +75,25 @@ def find_shards(config: Config) -> list[Shard]:
     return sorted(shards, key=lambda shard: (shard.source, shard.name))
 
 
+KNOWN_SYNTHETIC = "known synthetic"
+"""The name under which text known to be synthetic is read; no source of a config can have it."""
+
+
+def known_source(config: Config) -> Source:
+    """The files of `evidence.known_synthetic`, read as a source is whose columns are recognised."""
+    return Source(name=KNOWN_SYNTHETIC, files=config.evidence.known_synthetic)
+
+
+def find_known(config: Config) -> list[Shard]:
+    """All shards of text known to be synthetic, by name."""
+    return sorted(_source_shards(config, known_source(config)), key=lambda shard: shard.name)
+
+
+def key_of(source: str) -> str:
+    """The config key that names the files of a source."""
+    return "evidence.known_synthetic" if source == KNOWN_SYNTHETIC else f"sources.{source}.files"
+
+
 def _source_shards(config: Config, source: Source) -> list[Shard]:
     settings = json.dumps(config.facts_settings(source), sort_keys=True)
     found: dict[str, tuple[str, files.FileInfo]] = {}
@@ -83,9 +102,9 @@ def _source_shards(config: Config, source: Source) -> list[Shard]:
         if not matches and not source.optional:
             raise UsageError(
                 "no_files",
-                f"sources.{source.name}.files: {pattern!r} matches no file. Check the path (relative paths start at "
-                f"the config file's folder), or set sources.{source.name}.optional: true if it may be empty.",
-                key=f"sources.{source.name}.files",
+                f"{key_of(source.name)}: {pattern!r} matches no file. Check the path (relative paths start at the "
+                f"config file's folder), or {_if_empty(source.name)}.",
+                key=key_of(source.name),
                 value=pattern,
             )
         prefix = files.fixed_prefix(pattern)
@@ -96,13 +115,21 @@ def _source_shards(config: Config, source: Source) -> list[Shard]:
         if name in by_name:
             raise UsageError(
                 "shard_names_collide",
-                f"sources.{source.name}.files: {by_name[name]!r} and {path!r} would both be the shard {name!r}. "
+                f"{key_of(source.name)}: {by_name[name]!r} and {path!r} would both be the shard {name!r}. "
                 "Shards are named by their path below the glob's fixed part: use one glob above both folders.",
-                key=f"sources.{source.name}.files",
+                key=key_of(source.name),
                 value=name,
             )
         by_name[name] = path
     return [_shard(source, name, info, settings) for name, info in found.values()]
+
+
+def _if_empty(source: str) -> str:
+    return (
+        "leave the pattern out"
+        if source == KNOWN_SYNTHETIC
+        else f"set sources.{source}.optional: true if it may be empty"
+    )
 
 
 def _below(path: str, prefix: str) -> str:
@@ -113,7 +140,7 @@ def _shard(source: Source, name: str, info: files.FileInfo, settings: str) -> Sh
     try:
         form = detect_format(info.path)
     except ValueError as error:
-        raise UsageError("unknown_format", f"sources.{source.name}.files: {error}", path=info.path) from None
+        raise UsageError("unknown_format", f"{key_of(source.name)}: {error}", path=info.path) from None
     key = fingerprint(
         FACTS_VERSION,
         UNICODE_VERSION,

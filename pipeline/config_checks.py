@@ -21,7 +21,6 @@ __all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
 NOT_YET = {
     "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
     "counts that the input holds",
-    "evidence.known_synthetic": "text is not compared with known synthetic text yet; leave the key out",
     "evidence.detectors": "detector scores are not read yet; leave the key out",
     "diversity.reference": "held-out text is not compared with yet; leave the key out",
     "diversity.metrics": "only the core metrics are measured yet; leave the key out",

@@ -28,16 +28,17 @@ from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
 from pipeline.submit import Runner
 from transforms import files
-from transforms.batches import DedupTask, Split
+from transforms.batches import DedupTask, Origin, Split
 from transforms.exchange import gathered
 from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.schemas import Fate
+from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "2"
-FATES_VERSION = "5"
+EDGES_VERSION = "3"
+FATES_VERSION = "6"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -104,6 +105,7 @@ class Edges:
     exact: tuple[str, ...]
     seen: tuple[str, ...]
     pairs: tuple[str, ...]
+    known: Mapping[int, str]  # per split, where some of its documents are like text known to be synthetic
     counts: Mapping[str, int]
     earlier: tuple[EarlierIndex, ...]
 
@@ -202,7 +204,18 @@ class IndexBuilder:
     # Facts
 
     def facts(self) -> Facts:
-        shards = catalog.find_shards(self.config)
+        return self._facts_of(catalog.find_shards(self.config), 0, "facts")
+
+    def known(self, first_split: int) -> Facts:
+        """Text known to be synthetic, its splits numbered from `first_split`."""
+        if not self.config.evidence.known_synthetic:
+            return Facts(())
+        known = self._facts_of(catalog.find_known(self.config), first_split, None)
+        judge_reading(self.config, known)
+        return known
+
+    def _facts_of(self, shards: Sequence[Shard], index: int, layer: str | None) -> Facts:
+        """Facts of these shards, read where they are new; `layer` is what has been rebuilt then."""
         ledger = self.index.facts_ledger()
         stored = self.index.facts_files()
         unread = [shard for shard in shards if not _stands(ledger.get(shard.key), stored.get(shard.key, {}))]
@@ -218,12 +231,11 @@ class IndexBuilder:
                 if shard.key in ledger:  # damaged or broken: what still looks finished must not be taken for it
                     files.remove_tree(self.index.path("facts", shard.key))
             self._read(unread, ledger)
-            if any(ledger[shard.key] != before.get(shard.key) for shard in unread):
-                self.rebuilt.append("facts")
+            if layer and any(ledger[shard.key] != before.get(shard.key) for shard in unread):
+                self.rebuilt.append(layer)
         if self.build:
             self._note_inputs(shards, ledger)
         read: list[ReadShard] = []
-        index = 0
         for shard in shards:
             entry = ledger[shard.key]
             ranges = [SplitRange.stored(part) for part in entry["splits"]]
@@ -290,7 +302,7 @@ class IndexBuilder:
             if failed and failed.failure_code == "missing_column":
                 raise UsageError(
                     "missing_column",
-                    f"sources.{shard.source}.columns: {failed.failure}",
+                    f"{catalog.key_of(shard.source).removesuffix('files')}columns: {failed.failure}",
                     source=shard.source,
                     shard=shard.name,
                 )
@@ -329,24 +341,30 @@ class IndexBuilder:
 
     def edges(self, facts: Facts) -> Edges:
         earlier = load_earlier(self.config, self.index, len(facts.splits))
+        known = self.known(len(facts.splits) + sum(len(index.tasks) for index in earlier))
         edge_settings = json.dumps(self.config.edges_settings(), sort_keys=True)
-        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *(index.fates for index in earlier))
+        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *(index.fates for index in earlier), known.key)
         done = self.index.layer("edges", key)
         if done is None:
             if not self.build:
                 raise self._stale("edges", "facts or dedup settings changed, or files of it are gone")
-            done = self._find_edges(facts, earlier, key)
+            done = self._find_edges(facts, earlier, known, key)
             self.rebuilt.append("edges")
         named: dict[str, list[str]] = {"exact": [], "seen": [], "pairs": []}
+        known_of: dict[int, str] = {}
         for part in done["parts"]:
-            named[part["kind"]].append(self.index.path("edges", key, part["file"]))
+            path = self.index.path("edges", key, part["file"])
+            if part["kind"] == "known":
+                known_of[part["partition"]] = path
+            else:
+                named[part["kind"]].append(path)
         counts = Counter({kind: 0 for kind in named})
         for part in done["parts"]:
             counts[part["kind"]] += part["rows"]
         exact, seen, pairs = (tuple(named[kind]) for kind in ("exact", "seen", "pairs"))
-        return Edges(key, exact, seen, pairs, counts, earlier)
+        return Edges(key, exact, seen, pairs, known_of, counts, earlier)
 
-    def _find_edges(self, facts: Facts, earlier: Sequence[EarlierIndex], key: str) -> dict[str, Any]:
+    def _find_edges(self, facts: Facts, earlier: Sequence[EarlierIndex], known: Facts, key: str) -> dict[str, Any]:
         from pipeline import graphs
         from transforms.dedup import FindDuplicates
 
@@ -356,26 +374,35 @@ class IndexBuilder:
         for index in earlier:
             readers.update(index.settings)
             tasks.extend(index.tasks)
+        registry = [DedupTask(split, Origin.KNOWN) for split in known.splits]
+        tasks.extend(registry)
+        readers.update({task.settings: readers[catalog.KNOWN_SYNTHETIC] for task in registry})
         tasks.sort(key=lambda task: (-task.split.weight, task.split.index))
-        weight = facts.weight + sum(index.weight for index in earlier)
+        weight = facts.weight + known.weight + sum(index.weight for index in earlier)
         transform = FindDuplicates(
             settings=readers,
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
-            partitions=_partitions(facts, earlier),
+            partitions=_partitions(facts, earlier, known),
+            known=self._known_texts(registry) if registry else None,
             folder=self.index.clear_layer("edges", key),
             report=report,
             scratch=self.runner.scratch(files.join(self.scratch, "edges")),
         )
         self.runner.run("edges", weight, graphs.edges([task.to_bytes() for task in tasks], transform))
         parts = [json.loads(part) for part in gathered(report)]
-        self.judge_unchanged(facts, parts)
+        self.judge_unchanged(Facts((*facts.shards, *known.shards)), parts)
         judge_earlier(parts)
         parts.sort(key=lambda part: (part["kind"], part["partition"]))
         done = {"parts": parts}
         self.index.finish_layer("edges", key, done)
         files.remove_tree(files.join(self.scratch, "edges"))
         return done
+
+    def _known_texts(self, registry: Sequence[DedupTask]) -> KnownTexts:
+        path = files.join(self.scratch, "known.samples")
+        files.write_bytes(path, sampled(registry))
+        return KnownTexts(tuple(registry), path)
 
     # Fates
 
@@ -400,7 +427,7 @@ class IndexBuilder:
             for split in shard.splits:
                 covered[split.index] = custody.of(shard.shard.source, shard.shard.name, shard.digest)
         tasks = [
-            FateTask(split, covered[split.index]).to_bytes()
+            FateTask(split, covered[split.index], edges.known.get(split.index)).to_bytes()
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
@@ -433,9 +460,10 @@ def _file_names(part: SplitRange) -> tuple[str, str]:
     return facts, diversity_path(facts)
 
 
-def _partitions(facts: Facts, earlier: Sequence[EarlierIndex]) -> int:
-    text = sum(shard.total("text_bytes") for shard in facts.shards) + sum(index.weight for index in earlier)
-    documents = facts.documents + sum(index.documents for index in earlier)
+def _partitions(facts: Facts, earlier: Sequence[EarlierIndex], known: Facts) -> int:
+    text = sum(shard.total("text_bytes") for shard in (*facts.shards, *known.shards))
+    text += sum(index.weight for index in earlier)
+    documents = facts.documents + known.documents + sum(index.documents for index in earlier)
     return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
 
 
@@ -455,10 +483,7 @@ def judge_reading(config: Config, facts: Facts) -> None:
         for summary in shard.summaries
         for row, problem in summary.problems
     ][:10]
-    lines = "".join(
-        f"\n  {e['source']}/{e['shard']}{'' if e['row'] is None else ' row ' + str(e['row'])}: {e['problem']}"
-        for e in examples[:5]
-    )
+    lines = "".join(f"\n  {_record(example)}: {example['problem']}" for example in examples[:5])
     more = f"\n  and {bad - 5:,} more" if bad > 5 else ""
     raise BadInput(
         "bad_records",
@@ -469,6 +494,12 @@ def judge_reading(config: Config, facts: Facts) -> None:
         tolerated=config.max_bad_records,
         examples=examples,
     )
+
+
+def _record(example: Mapping[str, Any]) -> str:
+    source, row = example["source"], example["row"]
+    under = "evidence.known_synthetic: " if source == catalog.KNOWN_SYNTHETIC else f"{source}/"
+    return f"{under}{example['shard']}" + ("" if row is None else f" row {row}")
 
 
 def custody_verdicts(facts: Facts, custody: Custody) -> dict[tuple[str, str], str]:

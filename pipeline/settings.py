@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 
+from pipeline.catalog import known_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from transforms.batches import MAX_BATCH_ROWS
@@ -16,6 +17,7 @@ from transforms.sidecars import SourceSettings
 
 
 def source_settings(config: Config) -> dict[str, SourceSettings]:
+    """How each source is read, text known to be synthetic among them."""
     return {
         source.name: SourceSettings(
             columns=column_map(config, source),
@@ -23,7 +25,7 @@ def source_settings(config: Config) -> dict[str, SourceSettings]:
             artefacts=config.evidence.artefacts,
             batch_rows=int(os.environ.get("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS)),
         )
-        for source in config.sources
+        for source in (*config.sources, known_source(config))
     }
 
 

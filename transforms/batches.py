@@ -67,13 +67,14 @@ class Origin(IntEnum):
     OWN = 0
     EARLIER_IF_NO_WORSE = 1  # removes those of no better provenance; `keep: best`
     EARLIER = 2  # removes them; `keep: earlier`
+    KNOWN = 3  # of text known to be synthetic: removes nothing, marks what is like it
 
 
 @dataclass(frozen=True)
 class DedupTask:
-    """A split whose documents take part in dedup: of this index, or the kept ones of an earlier index.
+    """A split whose documents take part in dedup: of this index, the kept ones of an earlier index, or known synthetic.
 
-    Splits of earlier indexes are numbered after this index's own, so an address tells whose a document is.
+    Splits are numbered in the order own, earlier, known, so an address tells whose a document is.
     """
 
     split: Split
@@ -107,6 +108,11 @@ def split_of(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 def place_of(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     return (documents & PLACE_MASK).astype(np.int64)
+
+
+def spread(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Addresses as well-mixed numbers: neighbours must not all go to one partition."""
+    return (documents * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
 
 
 _COUNT = struct.Struct("<I")

@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from transforms import counters
 from transforms.batches import (
-    MAX_PACKET_BYTES,
     DedupTask,
     Origin,
     addresses,
@@ -30,15 +29,17 @@ from transforms.batches import (
     pack,
     place_of,
     split_of,
+    spread,
     unpack,
     unpack_all,
 )
-from transforms.exchange import Exchange, Gather, packet, received
+from transforms.exchange import Exchange, Gather, Packets, packet, received, send
 from transforms.kernels import dedup, minhash
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import Fate, Status
 from transforms.kernels.text import split_words
+from transforms.known import COPIES, SAME, Compared, FindHeld, KnownTexts, WriteKnown, mark
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SourceSettings,
@@ -78,6 +79,7 @@ class FindDuplicates(beam.PTransform):
         threshold: least Jaccard of an edge, exact.
         partitions: of the exchanges; more need less memory each.
         folder: where the files go; their names are the attempt's own, only listed ones count.
+        known: text known to be synthetic; what is like it is written to `known-*` files, one a split.
         scratch: for run files; None on engines.
     """
 
@@ -88,18 +90,24 @@ class FindDuplicates(beam.PTransform):
     folder: str
     report: str
     scratch: str | None
+    known: KnownTexts | None = None
 
     def expand(self, splits: Any) -> Any:
         digests = (
             splits
             | "SendDigests" >> beam.ParDo(_SendDigests(self.bands, self.partitions))
             | "ByText" >> Exchange(self.scratch)
-            | "GroupTexts" >> beam.ParDo(_GroupTexts(self.folder, self.partitions)).with_outputs("written", main="out")
+            | "GroupTexts"
+            >> beam.ParDo(_GroupTexts(self.folder, self.partitions, self.known is not None)).with_outputs(
+                "written", "marked", main="out"
+            )
         )
+        candidates = digests.out | "ByBand" >> Exchange(self.scratch) | "PairUp" >> beam.ParDo(_PairUp(self.partitions))
+        if self.known is not None:
+            held = splits | "FindHeld" >> beam.ParDo(FindHeld(self.known.samples, self.threshold, self.partitions))
+            candidates = (candidates, held)
         pairs = (
-            digests.out
-            | "ByBand" >> Exchange(self.scratch)
-            | "PairUp" >> beam.ParDo(_PairUp(self.partitions))
+            candidates
             | "ByPair" >> Exchange(self.scratch)
             | "DistinctPairs" >> beam.ParDo(_DistinctPairs()).with_outputs("wanted", main="pairs")
         )
@@ -108,26 +116,22 @@ class FindDuplicates(beam.PTransform):
             | "BySplit" >> Exchange(self.scratch)
             | "ReadCandidates" >> beam.ParDo(_ReadCandidates(self.settings)).with_outputs("problems", main="sets")
         )
+        told = (pairs.pairs, sets.sets) if self.known is None else (pairs.pairs, sets.sets, digests.marked)
+        first_known = self.known.first_split if self.known else None
         verified = (
-            (pairs.pairs, sets.sets)
+            told
             | "ToVerify" >> Exchange(self.scratch)
-            | "Verify" >> beam.ParDo(_Verify(self.threshold, self.folder))
+            | "Verify"
+            >> beam.ParDo(_Verify(self.threshold, first_known, self.folder)).with_outputs("known", main="edges")
         )
-        return (digests.written, sets.problems, verified) | "Reports" >> beam.Flatten() | Gather(self.report)
-
-
-Packets = Iterator[tuple[int, bytes]]
-
-
-def _send(partition: npt.NDArray[Any], arrays: list[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
-    """Rows of parallel arrays as packets to their partitions, none above the bound."""
-    row_bytes = sum(array.itemsize * (array.shape[1] if array.ndim == 2 else 1) for array in arrays)
-    most = max(1, MAX_PACKET_BYTES // row_bytes)
-    order, runs = groups(partition)
-    for key, start, end in runs:
-        for minor, first in enumerate(range(start, end, most)):
-            rows = order[first : min(end, first + most)]
-            yield key, packet(tag + pack(*(array[rows] for array in arrays)), major, minor)
+        reports = [digests.written, sets.problems, verified.edges]
+        if self.known is not None:
+            reports.append(
+                verified.known
+                | "KnownBySplit" >> Exchange(self.scratch)
+                | "WriteKnown" >> beam.ParDo(WriteKnown(self.known.tasks, self.folder))
+            )
+        return tuple(reports) | "Reports" >> beam.Flatten() | Gather(self.report)
 
 
 class _SendDigests(PooledDoFn):
@@ -156,7 +160,7 @@ class _SendDigests(PooledDoFn):
         length = np.where(facts["n_shingles"].to_numpy()[places] > 0, length, np.uint8(_NO_BANDS))
         origin = np.full(len(places), task.origin, np.uint8)
         bands = minhash.band_hashes(signatures, self._bands)
-        yield from _send(
+        yield from send(
             high % np.uint64(self._partitions),
             [high, low, addresses(split.index, places), origin, length, bands],
             split.index,
@@ -170,12 +174,14 @@ class _GroupTexts(PooledDoFn):
     """Equal texts become one: the first by address goes on to the bands, the others are written down.
 
     Documents of earlier indexes have different texts within each index, and all go on. A new text that such an index
-    holds, and that is not to compete with it, is settled here.
+    holds, and that is not to compete with it, is settled here. Where some text is known to be synthetic (`marking`),
+    who verifies a text is told of its copies, and of known texts that are the same.
     """
 
-    def __init__(self, folder: str, partitions: int) -> None:
+    def __init__(self, folder: str, partitions: int, marking: bool) -> None:
         self._folder = folder
         self._partitions = partitions
+        self._marking = marking
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
@@ -183,20 +189,25 @@ class _GroupTexts(PooledDoFn):
         ours, others = np.flatnonzero(origin == Origin.OWN), np.flatnonzero(origin != Origin.OWN)
         found = dedup.exact_groups(high[ours], low[ours], documents[ours])
         first = ours[found.first]
+        copies, copy_of = ours[found.copies], ours[found.copy_of]
+        known, others = others[origin[others] == Origin.KNOWN], others[origin[others] != Origin.KNOWN]
         new, seen = dedup.same_texts(high, low, first, others)
-        for kind, copies, copy_of in (
-            ("exact", ours[found.copies], ours[found.copy_of]),
-            ("seen", new, seen),
-        ):
-            if len(copies):
-                table = pa.table([documents[copies], documents[copy_of]], schema=EXACT_SCHEMA)
+        if self._marking:
+            marked, same = dedup.same_texts(high, low, first, known)
+            for tag, left, right in ((COPIES, copy_of, copies), (SAME, marked, same)):
+                home = spread(documents[left]) % np.uint64(self._partitions)
+                for packet_to in send(home, [documents[left], documents[right]], partition, tag):
+                    yield beam.pvalue.TaggedOutput("marked", packet_to)
+        for kind, one, other in (("exact", copies, copy_of), ("seen", new, seen)):
+            if len(one):
+                table = pa.table([documents[one], documents[other]], schema=EXACT_SCHEMA)
                 yield beam.pvalue.TaggedOutput("written", write_part(self._folder, kind, partition, table))
         open_texts = np.setdiff1d(first, new[origin[seen] == Origin.EARLIER], assume_unique=False)
-        rows = np.concatenate([open_texts, others])
+        rows = np.concatenate([open_texts, others, known])
         rows = rows[length[rows] != _NO_BANDS]
         for band in range(bands.shape[1]):
             hashes = bands[rows, band]
-            yield from _send(
+            yield from send(
                 hashes % np.uint64(self._partitions),
                 [hashes, length[rows], high[rows], documents[rows], origin[rows]],
                 partition * bands.shape[1] + band,
@@ -214,13 +225,8 @@ class _PairUp(PooledDoFn):
         hashes, length, digest, documents, origin = unpack_all(received(values))
         found = dedup.candidate_pairs(hashes, length, digest, documents, origin != Origin.OWN)
         left, right = dedup.distinct_pairs(*found)
-        home = _spread(left) % np.uint64(self._partitions)
-        yield from _send(home, [left, right], partition)
-
-
-def _spread(documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Addresses as well-mixed numbers: neighbours must not all go to one partition."""
-    return (documents * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+        home = spread(left) % np.uint64(self._partitions)
+        yield from send(home, [left, right], partition)
 
 
 class _DistinctPairs(PooledDoFn):
@@ -229,7 +235,7 @@ class _DistinctPairs(PooledDoFn):
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
         left, right = dedup.distinct_pairs(*unpack_all(received(values)))
-        yield from _send(np.full(len(left), partition), [left, right], 0, _PAIRS)
+        yield from send(np.full(len(left), partition), [left, right], 0, _PAIRS)
         wanted = np.unique(np.concatenate([left, right]))
         order, runs = groups(split_of(wanted))
         for split, start, end in runs:
@@ -325,25 +331,36 @@ def _send_sets(
 
 
 class _Verify(PooledDoFn):
-    """Exact Jaccard of every candidate; those at or above the threshold are edges."""
+    """Exact Jaccard of every candidate; those at or above the threshold are edges.
 
-    def __init__(self, threshold: Fraction, folder: str) -> None:
+    A candidate that is known to be synthetic (its split is `first_known` or later) is no edge: the document like it,
+    or holding it, is marked.
+    """
+
+    def __init__(self, threshold: Fraction, first_known: int | None, folder: str) -> None:
         self._threshold = threshold
+        self._first_known = first_known
         self._folder = folder
 
-    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
-        edges = self._edges(received(values))
-        if edges.num_rows:
-            yield write_part(self._folder, "pairs", partition, edges)
+        told: dict[bytes, list[list[npt.NDArray[Any]]]] = {tag: [] for tag in (_PAIRS, _SETS, COPIES, SAME)}
+        for body in received(values):
+            told[bytes(body[:1])].append(unpack(body[1:]))
+        pairs = self._compared(told[_PAIRS], told[_SETS])
+        is_known = np.zeros(len(pairs.left), np.bool_)
+        if self._first_known is not None:
+            is_known = split_of(pairs.right) >= self._first_known
+            for packet_to in mark(pairs.take(is_known), told[COPIES], told[SAME], self._threshold):
+                yield beam.pvalue.TaggedOutput("known", packet_to)
+        near = pairs.take(pairs.at_least(self._threshold) & ~is_known)
+        if len(near.left):
+            table = pa.table([near.left, near.right, near.shared, near.union], schema=PAIRS_SCHEMA)
+            yield write_part(self._folder, "pairs", partition, table)
 
-    def _edges(self, bodies: Iterator[memoryview]) -> pa.Table:
-        pairs: list[list[npt.NDArray[Any]]] = []
-        sets: list[list[npt.NDArray[Any]]] = []
-        for body in bodies:
-            (pairs if body[:1] == _PAIRS else sets).append(unpack(body[1:]))
+    def _compared(self, pairs: list[list[npt.NDArray[Any]]], sets: list[list[npt.NDArray[Any]]]) -> Compared:
         if not sets or not pairs:  # no set: every candidate's split has reported that its input changed
-            return PAIRS_SCHEMA.empty_table()
+            return Compared.none()
         left, right = (np.concatenate(column) for column in zip(*pairs, strict=True))
         documents, lengths, hashes = (np.concatenate(column) for column in zip(*sets, strict=True))
         order = np.argsort(documents, kind="stable")
@@ -354,8 +371,7 @@ class _Verify(PooledDoFn):
         known = known_a & known_b
         left, right, a, b = left[known], right[known], a[known], b[known]
         shared, union = dedup.shared_and_union(a, b, hashes, offsets)
-        near = shared * self._threshold.denominator >= self._threshold.numerator * union
-        return pa.table([left[near], right[near], shared[near], union[near]], schema=PAIRS_SCHEMA)
+        return Compared(left, right, shared, union, lengths[b].astype(np.int64))
 
 
 def _find(

@@ -132,6 +132,7 @@ def batch_facts(
     documents = batch["text"]
     words = text.split_words(documents)
     signatures, shingles = minhash.signatures(words, settings.minhash)
+    sample = minhash.samples(words, settings.minhash.shingle)
     status = batch["status"].to_numpy()
     problem = batch["problem"]
     tokens = words.counted
@@ -151,6 +152,7 @@ def batch_facts(
         "n_shingles": shingles,
         "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
         "signature": fixed_binary(signatures.view(np.uint8)),
+        "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
         **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label")},
         **{KEEP_PREFIX + name: batch[KEEP_PREFIX + name] for name in settings.kept},
     }

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy.typing as npt
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import files
+from transforms.batches import MAX_PACKET_BYTES, groups, pack
 
 ORDER = struct.Struct(">QQ")  # big-endian: bytes compare as the two numbers do
 _FRAME = struct.Struct("<16sQQ")  # order, offset in the run file, length
@@ -32,6 +34,20 @@ _SPILL_BYTES = 32 << 20  # held by one sender before it writes; bounds both memo
 def packet(body: bytes | memoryview, major: int, minor: int = 0) -> bytes:
     """A body with its order key. Two packets to one partition must differ in (major, minor), or be interchangeable."""
     return b"".join((ORDER.pack(major, minor), body))
+
+
+Packets = Iterator[tuple[int, bytes]]
+
+
+def send(partition: npt.NDArray[Any], arrays: list[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
+    """Rows of parallel arrays as packets to their partitions, none above the bound."""
+    row_bytes = sum(array.itemsize * (array.shape[1] if array.ndim == 2 else 1) for array in arrays)
+    most = max(1, MAX_PACKET_BYTES // row_bytes)
+    order, runs = groups(partition)
+    for key, start, end in runs:
+        for minor, first in enumerate(range(start, end, most)):
+            rows = order[first : min(end, first + most)]
+            yield key, packet(tag + pack(*(array[rows] for array in arrays)), major, minor)
 
 
 def received(values: Iterable[bytes]) -> Iterator[memoryview]:

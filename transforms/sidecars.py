@@ -88,16 +88,21 @@ def finished_summary(path: str) -> Summary | None:
 
 
 def facts_writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    incompressible = ("digest", "signature")
+    incompressible = ("digest", "signature", "sample")
     names = [name for name in schema.names if name not in incompressible]
     return pq.ParquetWriter(
         sink,
         schema,
-        compression={name: "none" if name in incompressible else "zstd" for name in schema.names},
+        compression={_leaf(name): "none" if name in incompressible else "zstd" for name in schema.names},
         use_dictionary=[name for name in names if pa.types.is_string(schema.field(name).type)],
         write_statistics=False,
         store_schema=True,
     )
+
+
+def _leaf(name: str) -> str:
+    """How Parquet calls a column's values."""
+    return "sample.list.element" if name == "sample" else name
 
 
 def fixed_binary(rows: npt.NDArray[np.uint8]) -> pa.Array:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.batches import Split
 from transforms.exchange import packet
-from transforms.kernels.provenance import SourceRules, Tags, covered, tag
+from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, tag
 from transforms.kernels.schemas import ID_BYTES, Status
 from transforms.sidecars import digests_of, fixed_binary, read_facts
 
@@ -56,16 +57,18 @@ class FateRules:
 class FateTask:
     split: Split
     custody: ShardCustody | None
+    known: str | None = None  # path of what is known of its documents' likeness to synthetic text
 
     def to_bytes(self) -> bytes:
         custody = asdict(self.custody) if self.custody else None
-        return json.dumps({"split": self.split.to_bytes().decode(), "custody": custody}).encode()
+        fields = {"split": self.split.to_bytes().decode(), "custody": custody, "known": self.known}
+        return json.dumps(fields).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> FateTask:
         fields = json.loads(bytes(data))
         custody = ShardCustody(**fields["custody"]) if fields["custody"] else None
-        return cls(Split.from_bytes(fields["split"].encode()), custody)
+        return cls(Split.from_bytes(fields["split"].encode()), custody, fields["known"])
 
 
 class SplitTask(beam.DoFn):
@@ -105,9 +108,19 @@ def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
         covered(digests, _leaves(custody.leaves)) if custody else None,
         custody.detail if custody else None,
         rules.sources[task.split.source],
+        _known_marks(task.known, facts.num_rows) if task.known else None,
     )
     status = facts["status"].to_numpy()
     return TaggedSplit(task, facts, tags, status, digests, _exclusions(task.split.source, facts, tags, digests, rules))
+
+
+def _known_marks(path: str, size: int) -> KnownMarks:
+    with files.open_input(path) as source:
+        marks = pq.ParquetFile(source).read(use_threads=False)
+    rows = np.full(size, -1, np.int64)
+    rows[marks["place"].to_numpy()] = np.arange(marks.num_rows)
+    at = pa.array(rows, mask=rows < 0)
+    return KnownMarks(*(marks[name].combine_chunks().take(at) for name in ("likeness", "generator", "detail")))
 
 
 @lru_cache(maxsize=4)

@@ -590,7 +590,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
-    "evidence.known_synthetic": "evidence.known_synthetic=[x/*.csv]",
     "evidence.detectors": "evidence.detectors=[score]",
     "diversity.reference": "diversity.reference=[ref/*.csv]",
     "diversity.metrics": "diversity.metrics=full",

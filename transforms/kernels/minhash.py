@@ -36,8 +36,12 @@ RECALL = 0.995
 """The least probability with which bands make a candidate of a pair RECALL_MARGIN above the threshold."""
 RECALL_MARGIN = 0.05
 
+SAMPLED_FROM = 16
+_SAMPLE_SHIFT = np.uint64(60)  # of a 64-bit hash: leaves the four bits that are zero once in SAMPLED_FROM
+
 _EMPTY_SLOT = np.uint32(0xFFFFFFFF)
 _HALF = np.uint64(32)
+_LOW_HALF = np.uint64(0xFFFFFFFF)
 _ROLL = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 8
 _RADIX = 256
@@ -205,6 +209,48 @@ def _lower(
         low = min(low, min(np.uint32(factor * x4 + summand), np.uint32(factor * x5 + summand)))
         low = min(low, min(np.uint32(factor * x6 + summand), np.uint32(factor * x7 + summand)))
         minima[slot] = min(minima[slot], low)
+
+
+def samples(words: Words, size: int) -> Shingles:
+    """One in SAMPLED_FROM of each document's distinct shingles, the same ones in every document, as 32-bit numbers.
+
+    A MinHash cannot tell that a long document holds a short one. These can: the share of the short one's sample that
+    stands in the long one's estimates the share of its shingles.
+    """
+    return Shingles(*_sample(words.hashes, words.offsets, size))
+
+
+@njit(nogil=True, cache=True)
+def _sample(
+    words: NDArray[np.uint64], word_offsets: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    offsets = np.zeros_like(word_offsets)
+    taken = np.empty(words.size, np.uint32)  # what stays unused of it is never backed by memory
+    power = _roll_power(size)
+    n_taken = 0
+    for document in range(offsets.size - 1):
+        start, stop = word_offsets[document], word_offsets[document + 1]
+        rolled = np.uint64(0)
+        for i in range(start, stop):
+            rolled = rolled * _ROLL + words[i]
+            if i >= start + size:
+                rolled -= words[i - size] * power
+            if i >= start + size - 1 or i == stop - 1:
+                hashed = mix64(rolled)
+                if hashed >> _SAMPLE_SHIFT == np.uint64(0):
+                    taken[n_taken] = np.uint32(hashed & _LOW_HALF)
+                    n_taken += 1
+        first = offsets[document]
+        mine = taken[first:n_taken]
+        mine.sort()
+        kept = first
+        for i in range(first, n_taken):
+            if i == first or taken[i] != taken[kept - 1]:
+                taken[kept] = taken[i]
+                kept += 1
+        n_taken = kept
+        offsets[document + 1] = n_taken
+    return taken[:n_taken].copy(), offsets
 
 
 class Bands(NamedTuple):

@@ -21,9 +21,20 @@ from numba import njit
 from numpy.typing import NDArray
 
 from transforms.kernels.artefacts import recognisers_in, shown_in
-from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Provenance
+from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Likeness, Provenance
 
-__all__ = ["Assertion", "SourceRules", "Strength", "Tags", "combine", "covered", "is_contested", "leaf_array", "tag"]
+__all__ = [
+    "Assertion",
+    "KnownMarks",
+    "SourceRules",
+    "Strength",
+    "Tags",
+    "combine",
+    "covered",
+    "is_contested",
+    "leaf_array",
+    "tag",
+]
 
 
 class Strength(IntEnum):
@@ -51,6 +62,7 @@ class Assertion:
 
 _CUSTODY = Assertion(Provenance.HUMAN_VERIFIED, Strength.PROOF, of_row=True)
 _MARKS = Assertion(Provenance.AI_ASSISTED, Strength.DETECTED, of_row=True)
+_KNOWN = Assertion(Provenance.SYNTHETIC, Strength.DETECTED, of_row=True)
 _NOT_HUMAN = frozenset({Provenance.AI_ASSISTED, Provenance.SYNTHETIC})
 
 
@@ -60,10 +72,10 @@ def combine(assertions: frozenset[Assertion]) -> Provenance:
     Evidence joins by union, which is commutative, associative and idempotent, and this reads the union alone: neither
     order nor repetition nor the place where evidence was found can matter.
 
-    Custody wins. Then proof that text is not human. Then a source whose owner says that it is synthetic as a whole; then
-    what the row declares, where human against synthetic is disputed and assistance beats human; then what the owner
-    believes of the source and a data card says of it. Detection turns human, unknown and assisted text into the worst
-    that it detected; heuristics change nothing.
+    Custody wins. Then proof that text is not human. Then a source whose owner says that it is synthetic as a whole;
+    then what the row declares, where human against synthetic is disputed and assistance beats human; then what the
+    owner believes of the source and a data card says of it. Detection turns human, unknown and assisted text into the
+    worst that it detected; heuristics change nothing.
     """
     if _CUSTODY in assertions:
         return Provenance.HUMAN_VERIFIED
@@ -141,6 +153,19 @@ class SourceRules:
 
 
 @dataclass(frozen=True)
+class KnownMarks:
+    """One row per document: how it is like text known to be synthetic; null where it is not."""
+
+    likeness: pa.UInt8Array
+    generator: pa.StringArray  # of the known text, where it is known
+    detail: pa.StringArray  # which text, and what proves it
+
+    @classmethod
+    def none(cls, size: int) -> KnownMarks:
+        return cls(pa.nulls(size, pa.uint8()), pa.nulls(size, pa.string()), pa.nulls(size, pa.string()))
+
+
+@dataclass(frozen=True)
 class Tags:
     """One row per document."""
 
@@ -157,19 +182,33 @@ def tag(
     covered: NDArray[np.bool_] | None,
     custody_detail: str | None,
     rules: SourceRules,
+    known: KnownMarks | None = None,
 ) -> Tags:
     """Tags for the documents of one shard, from their columns `label`, `generator` and `artefacts`.
 
-    `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what.
+    `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what; `known`
+    which of them are like text known to be synthetic.
     """
+    if known is None:
+        known = KnownMarks.none(facts.num_rows)
     columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "artefacts")]
+    columns += [_dictionary(known.likeness), _dictionary(known.generator)]
     held = np.zeros(facts.num_rows, bool) if covered is None else covered
     codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64)]
     combinations, of_document = _distinct(codes, [len(column.dictionary) for column in columns] + [2])
     values = [column.dictionary.to_pylist() for column in columns]
     verdicts = [
-        _decide(values[0][label], values[1][generator], values[2][bits] or 0, bool(proof), custody_detail, rules)
-        for label, generator, bits, proof in combinations.T.tolist()
+        _decide(
+            values[0][label],
+            values[1][generator],
+            values[2][bits] or 0,
+            values[3][likeness],
+            values[4][known_generator],
+            bool(proof),
+            custody_detail,
+            rules,
+        )
+        for label, generator, bits, likeness, known_generator, proof in combinations.T.tolist()
     ]
 
     def spread(field: str, kind: pa.DataType) -> pa.Array:
@@ -184,8 +223,25 @@ def tag(
         spread_numbers("contested", np.bool_),
         spread("generator", pa.string()),
         spread("kind", pa.string()),
-        spread("evidence", EVIDENCE),
+        _with_details(spread("evidence", EVIDENCE), known.detail),
     )
+
+
+def _with_details(evidence: pa.ListArray, details: pa.StringArray) -> pa.ListArray:
+    """Evidence of likeness, alike for many documents, with what each document's own is."""
+    if details.null_count == len(details):
+        return evidence
+    entries = evidence.flatten()
+    kinds, rules, strengths, told = (entries.field(place) for place in range(4))
+    own = details.take(pc.list_parent_indices(evidence))
+    told = pc.if_else(pc.equal(kinds, _KNOWN_KIND), own, told)
+    filled = pa.StructArray.from_arrays([kinds, rules, strengths, told], fields=list(EVIDENCE.value_type))
+    return pa.ListArray.from_arrays(_offsets(evidence), filled).cast(EVIDENCE)
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    lengths = pc.list_value_length(lists).to_numpy()
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def _dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
@@ -241,10 +297,15 @@ class _Findings:
         ]
 
 
+_KNOWN_KIND = "known_synthetic"
+
+
 def _decide(
     label: str | None,
     generator: str | None,
     artefacts: int,
+    likeness: int | None,
+    known_generator: str | None,
     in_custody: bool,
     custody_detail: str | None,
     rules: SourceRules,
@@ -262,6 +323,9 @@ def _decide(
     named = _read_generator(generator, rules, found)
     _read_label(label, rules, found)
     _read_artefacts(artefacts, found)
+    if likeness is not None:
+        found.assertions.add(_KNOWN)
+        found.note(Strength.DETECTED, _KNOWN_KIND, "evidence.known_synthetic", Likeness(likeness).verb)
 
     assertions = frozenset(found.assertions)
     provenance = combine(assertions)
@@ -271,7 +335,7 @@ def _decide(
         provenance=provenance,
         before_demotion=combine(frozenset(a for a in assertions if a.strength != Strength.DETECTED)),
         contested=is_contested(assertions),
-        generator=(rules.synthetic_generator or named) if is_synthetic else None,
+        generator=(rules.synthetic_generator or named or known_generator) if is_synthetic else None,
         kind=kind if is_synthetic else None,
         evidence=found.evidence,
     )

@@ -49,6 +49,23 @@ class Fate(IntEnum):
         return self.name.lower()
 
 
+class Likeness(IntEnum):
+    """How a document is like text that is known to be synthetic, closest first."""
+
+    SAME = 0
+    NEAR = 1
+    HOLDS = 2
+
+    @property
+    def verb(self) -> str:
+        return ("the text of", "near", "holds")[self]
+
+    @property
+    def measure(self) -> str:
+        """What the two numbers are that prove it."""
+        return ("", "Jaccard", "shingles")[self]
+
+
 class Status(IntEnum):
     """How reading one document went."""
 
@@ -120,6 +137,7 @@ def facts_schema(kept: tuple[str, ...], permutations: int) -> pa.Schema:
             pa.field("label", pa.string()),
             *(pa.field(KEEP_PREFIX + name, pa.string()) for name in kept),
             pa.field("signature", pa.binary(4 * permutations)),
+            pa.field("sample", pa.list_(pa.uint32())),  # of its shingles, sorted: what a longer text holds of a shorter
         ]
     )
 
