@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--thresholds", nargs="+", type=Fraction, default=[Fraction(t, 10) for t in (5, 7, 8)])
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="default: all of them")
     parser.add_argument("--families", type=int, default=2500, help="generated originals; 0 leaves them out")
-    parser.add_argument("--pages", type=int, default=1000, help="generated pages of one template, and under boilerplate")
+    parser.add_argument("--pages", type=int, default=1000, help="generated pages of a template, and under boilerplate")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--labels", default="cluster_id", help="column that says which documents belong together")
     parser.add_argument(
