@@ -75,7 +75,12 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
         text,
         output=config.index,
         totals=_index_totals(indexed),
-        details={"rebuilt": builder.rebuilt, "survival": survived, "duplicates": indexed.fates.duplicates},
+        details={
+            "rebuilt": builder.rebuilt,
+            "survival": survived,
+            "duplicates": indexed.fates.duplicates,
+            "removal": dict(indexed.fates.removal),
+        },
     )
 
 

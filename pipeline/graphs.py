@@ -13,6 +13,7 @@ from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
 from transforms.mixture import CountStrata, WriteMix
 from transforms.provenance import SettleFates
+from transforms.rounds import AdvanceRounds, PrepareRounds
 from transforms.sidecars import SourceSettings
 
 Define = Callable[[beam.Pipeline], None]
@@ -40,6 +41,20 @@ def edges(splits: Sequence[bytes], transform: FindDuplicates) -> Define:
 def fates(tasks: Sequence[bytes], transform: SettleFates) -> Define:
     def define(pipeline: beam.Pipeline) -> None:
         _ = _tasks(pipeline, tasks) | "SettleFates" >> transform
+
+    return define
+
+
+def ranks(tasks: Sequence[bytes], transform: PrepareRounds) -> Define:
+    def define(pipeline: beam.Pipeline) -> None:
+        _ = _tasks(pipeline, tasks) | "PrepareRounds" >> transform
+
+    return define
+
+
+def rounds(tasks: Sequence[bytes], transform: AdvanceRounds) -> Define:
+    def define(pipeline: beam.Pipeline) -> None:
+        _ = _tasks(pipeline, tasks) | "AdvanceRounds" >> transform
 
     return define
 

@@ -26,6 +26,7 @@ from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
+from pipeline.removal import Duplicates, Rounds, by_one_worker
 from pipeline.submit import Runner
 from transforms import files
 from transforms.batches import DedupTask, Origin, Split
@@ -117,6 +118,7 @@ class Fates:
     key: str
     files: Mapping[int, str]
     accounts: tuple[dict[str, Any], ...]
+    removal: Mapping[str, int]  # edges, rounds that it took, texts left undecided; empty for older fates
 
     @cached_property
     def by_source(self) -> dict[str, Counter[tuple[str, str]]]:
@@ -159,6 +161,7 @@ class IndexBuilder:
         self.index = index
         self.runner = runner
         self.build = build
+        self.most_edges = settings.removal_edges()
         self.run_id = uuid.uuid4().hex[:12]
         self.scratch = index.path("scratch", self.run_id)
         self.rebuilt: list[str] = []
@@ -416,11 +419,12 @@ class IndexBuilder:
             done = self._settle(facts, edges, custody, key)
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
-        return Fates(key, paths, tuple(part["account"] for part in done["parts"]))
+        return Fates(key, paths, tuple(part["account"] for part in done["parts"]), done.get("removal", {}))
 
     def _settle(self, facts: Facts, edges: Edges, custody: Custody, key: str) -> dict[str, Any]:
         from pipeline import graphs
-        from transforms.provenance import EdgeFiles, SettleFates
+        from transforms.provenance import SettleFates
+        from transforms.removal import EdgeFiles
 
         covered: dict[int, ShardCustody | None] = {}
         for shard in facts.shards:
@@ -431,21 +435,33 @@ class IndexBuilder:
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
+        rules = settings.fate_rules(self.config)
+        earlier = [task for index in edges.earlier for task in index.tasks]
+        counted = sum(edges.counts[kind] for kind in EdgeFiles._fields)
+        duplicates = Duplicates(EdgeFiles(edges.exact, edges.seen, edges.pairs), counted, earlier)
+        scratch = files.join(self.scratch, "fates")
+        if duplicates.edges <= self.most_edges:
+            removal = by_one_worker(rules, duplicates, self.runner.scratch(scratch))
+        else:
+            folder = files.join(self.scratch, "removal")
+            partitions = _partitions(facts, edges.earlier, Facts(()))
+            removal = Rounds(self.runner, folder, partitions, self.most_edges).remove(tasks, rules, duplicates)
         transform = SettleFates(
-            rules=settings.fate_rules(self.config),
-            edges=EdgeFiles(edges.exact, edges.seen, edges.pairs),
-            earlier=[task for index in edges.earlier for task in index.tasks],
+            rules=rules,
+            removal=removal.transform,
+            earlier=earlier,
             folder=self.index.clear_layer("fates", key),
             report=report,
-            scratch=self.runner.scratch(files.join(self.scratch, "fates")),
+            scratch=self.runner.scratch(scratch),
         )
         self.runner.run("fates", facts.weight, graphs.fates(tasks, transform))
         parts = sorted((json.loads(part) for part in gathered(report)), key=lambda part: int(part["partition"]))
         for part, split in zip(parts, facts.splits, strict=True):
             part["facts"] = split.facts_name
-        done = {"edges": edges.key, "parts": parts}
+        done = {"edges": edges.key, "removal": removal.report(), "parts": parts}
         self.index.finish_layer("fates", key, done)
-        files.remove_tree(files.join(self.scratch, "fates"))
+        for name in ("fates", "removal"):
+            files.remove_tree(files.join(self.scratch, name))
         return done
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pipeline.catalog import known_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
+from pipeline.errors import UsageError
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import columns, minhash, mixture
 from transforms.kernels.provenance import SourceRules
@@ -116,6 +117,24 @@ def mixture_params(config: Config) -> mixture.MixtureParams:
 
 def _rule(rule: ConfigRule) -> mixture.Rule:
     return mixture.Rule(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
+
+
+def removal_edges() -> int:
+    """The most edges that one worker takes at removal; beyond, partitions decide in rounds."""
+    told = os.environ.get("ANCHORMIX_REMOVAL_EDGES", "")
+    if not told:
+        return _REMOVAL_EDGES
+    if not (told.isascii() and told.isdecimal()):
+        raise UsageError(
+            "bad_environment",
+            f"ANCHORMIX_REMOVAL_EDGES={told!r}: valid is a whole number of edges, from 0; unset it for "
+            f"{_REMOVAL_EDGES:,}.",
+            value=told,
+        )
+    return int(told)
+
+
+_REMOVAL_EDGES = 100_000_000
 
 
 def threshold(config: Config) -> Fraction:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def packet(body: bytes | memoryview, major: int, minor: int = 0) -> bytes:
 Packets = Iterator[tuple[int, bytes]]
 
 
-def send(partition: npt.NDArray[Any], arrays: list[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
+def send(partition: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
     """Rows of parallel arrays as packets to their partitions, none above the bound."""
     row_bytes = sum(array.itemsize * (array.shape[1] if array.ndim == 2 else 1) for array in arrays)
     most = max(1, MAX_PACKET_BYTES // row_bytes)

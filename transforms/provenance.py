@@ -22,11 +22,11 @@ from transforms.batches import PLACE_BITS, PLACE_MASK, DedupTask, Split, split_o
 from transforms.exchange import Exchange, Gather, received
 from transforms.kernels.schemas import FATES, ID_BYTES, Fate, Provenance, Status
 from transforms.pool import PooledDoFn
-from transforms.removal import VERDICTS, EdgeFiles, RemoveDuplicates
+from transforms.removal import VERDICTS
 from transforms.sidecars import fixed_binary, write_part
 from transforms.tagging import Exclusion, FateRules, FateTask, ShardCustody, SplitTask, tag_split
 
-__all__ = ["EdgeFiles", "Exclusion", "FateRules", "FateTask", "SettleFates", "ShardCustody"]
+__all__ = ["Exclusion", "FateRules", "FateTask", "SettleFates", "ShardCustody"]
 
 
 @dataclass
@@ -34,15 +34,14 @@ class SettleFates(beam.PTransform):
     """`FateTask`s in; one fates file a split out, listed with its accounting in the file `report`."""
 
     rules: FateRules
-    edges: EdgeFiles
+    removal: beam.PTransform  # from tasks to verdicts: `RemoveDuplicates`, or `GiveVerdicts` after rounds
     earlier: Sequence[DedupTask]  # of earlier indexes, numbered after this index's own splits
     folder: str
     report: str
     scratch: str | None
 
     def expand(self, tasks: Any) -> Any:
-        earlier = [task.to_bytes() for task in self.earlier]
-        verdicts = tasks | "RemoveDuplicates" >> RemoveDuplicates(self.rules, self.edges, earlier, self.scratch)
+        verdicts = tasks | "RemoveDuplicates" >> self.removal
         return (
             (tasks | "WriteTasks" >> beam.ParDo(SplitTask()), verdicts)
             | "WriteBySplit" >> Exchange(self.scratch)
@@ -81,8 +80,8 @@ class _WriteFates(PooledDoFn):
                 partner[places] = np.stack([high, low], axis=1).astype(">u8").view(np.uint8)
                 represents[places] = 0
             else:
-                places, count = unpack(body[1:])
-                represents[places] = count
+                places, more = unpack(body[1:])
+                represents[places] += more
         alone = pa.array(union == 0)
         index, position = self._elsewhere(position)
         table = pa.table(

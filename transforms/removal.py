@@ -1,12 +1,14 @@
 """Which documents go because another one stays: the second step of FATES.
 
-Documents that have a duplicate send their rank to one worker, which decides who stays (seconds for 1e8 edges); verdicts
-go back to the splits.
+Documents that have a duplicate send their rank to whoever removes. Up to some number of edges that is one worker, which
+walks all of them (`RemoveDuplicates`); beyond, partitions decide in rounds (`transforms/rounds.py`). The answer is the
+same, and goes back to the splits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.batches import DedupTask, Origin, addresses, groups, pack, place_of, split_of, unpack, unpack_all
-from transforms.exchange import Exchange, packet, received
+from transforms.batches import DedupTask, Origin, addresses, place_of, split_of, spread, unpack, unpack_all
+from transforms.exchange import Exchange, Packets, packet, received, send
 from transforms.kernels import dedup
 from transforms.kernels.schemas import Fate
 from transforms.pool import PooledDoFn
@@ -26,7 +28,14 @@ from transforms.sidecars import digest_words, digests_of, read_facts, read_fates
 from transforms.tagging import FateRules, SplitTask, tag_split
 
 VERDICTS, STANDS_FOR = b"V", b"R"
-"""First byte of the packets that go back: fates of removed documents, and how many a survivor represents."""
+"""First byte of the packets that go back: fates of removed documents, and how many more a survivor stands for."""
+
+RANKS = b"K"
+"""First byte of packets with `RANK_COLUMNS`."""
+
+RANK_COLUMNS = ("text", "document", "standing", "high", "low", "eligible", "provenance")
+"""Of a document: its address and that of the first with the same text, its rank (`standing`, then the two words of its
+digest, then the address; smaller is better), whether it takes part at all, and its provenance."""
 
 _WANTED, _EARLIER = b"W", b"E"
 
@@ -42,46 +51,63 @@ class EdgeFiles(NamedTuple):
     seen: Sequence[str]
     pairs: Sequence[str]
 
+    def elements(self, *kinds: str) -> list[bytes]:
+        """One for each file of some kinds: its kind, its number among them, and its path."""
+        named = [(kind, path) for kind in kinds for path in getattr(self, kind)]
+        return [json.dumps([kind, number, path]).encode() for number, (kind, path) in enumerate(named)]
+
 
 @dataclass
-class RemoveDuplicates(beam.PTransform):
-    """`FateTask`s in; packets by split out, each told by its first byte.
+class RankDocuments(beam.PTransform):
+    """`FateTask`s in; the ranks of all documents with an edge out, as packets to the partition of their text.
 
     Args:
-        edges: paths of the edge files.
         earlier: the `DedupTask`s of earlier indexes, whose documents stay whatever happens.
     """
 
     rules: FateRules
     edges: EdgeFiles
-    earlier: Sequence[bytes]
+    earlier: Sequence[DedupTask]
+    partitions: int
     scratch: str | None
 
     def expand(self, tasks: Any) -> Any:
-        edge_files = [*self.edges.exact, *self.edges.seen, *self.edges.pairs]
         told = [
             tasks | "RankTasks" >> beam.ParDo(SplitTask()),
             tasks.pipeline
-            | "EdgeFiles" >> beam.Create([path.encode() for path in edge_files], reshuffle=False)
+            | "EdgeFiles" >> beam.Create(self.edges.elements(*EdgeFiles._fields), reshuffle=False)
             | "Spread" >> beam.Reshuffle()
             | "AskRanks" >> beam.ParDo(_AskRanks()),
         ]
         if self.earlier:
             told.append(
                 tasks.pipeline
-                | "Earlier" >> beam.Create(list(self.earlier), reshuffle=False)
+                | "Earlier" >> beam.Create([task.to_bytes() for task in self.earlier], reshuffle=False)
                 | "EarlierTasks" >> beam.ParDo(_EarlierTask())
             )
         return (
             tuple(told)
             | "RankBySplit" >> Exchange(self.scratch)
-            | "Rank" >> beam.ParDo(_Rank(self.rules))
-            | "ToOneWorker" >> Exchange(self.scratch)
-            | "Remove" >> beam.ParDo(_Remove(self.edges))
+            | "Rank" >> beam.ParDo(_Rank(self.rules, self.partitions))
         )
 
 
-Packets = Iterator[tuple[int, bytes]]
+@dataclass
+class RemoveDuplicates(beam.PTransform):
+    """`FateTask`s in; packets by split out, each told by its first byte. One worker holds all edges."""
+
+    rules: FateRules
+    edges: EdgeFiles
+    earlier: Sequence[DedupTask]
+    scratch: str | None
+
+    def expand(self, tasks: Any) -> Any:
+        return (
+            tasks
+            | "RankDocuments" >> RankDocuments(self.rules, self.edges, self.earlier, 1, self.scratch)
+            | "ToOneWorker" >> Exchange(self.scratch)
+            | "Remove" >> beam.ParDo(_Remove(self.edges))
+        )
 
 
 class _EarlierTask(beam.DoFn):
@@ -95,44 +121,55 @@ class _AskRanks(PooledDoFn):
     """Asks each split for the rank of its documents that stand in one edge file."""
 
     def work(self, element: bytes) -> Packets:
-        table = _read_table(element.decode())
-        documents = np.unique(np.concatenate([table[name].to_numpy() for name in table.column_names[:2]]))
-        order, runs = groups(split_of(documents))
-        file_key = int.from_bytes(element[-8:], "big")
-        for split, start, end in runs:
-            yield split, packet(_WANTED + pack(place_of(documents[order[start:end]])), 1, file_key)
+        kind, number, path = json.loads(element)
+        left, right = (column.to_numpy() for column in read_table(path).columns[:2])
+        # A copy stands for the first document with its text, and only that one is compared with others.
+        documents = np.concatenate([left, right])
+        texts = np.concatenate([right if kind == "exact" else left, right])
+        documents, row = np.unique(documents, return_index=True)
+        yield from send(split_of(documents), [place_of(documents), texts[row]], 1 + number, _WANTED)
 
 
-def _read_table(path: str) -> pa.Table:
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     with files.open_input(path) as source:
-        return pq.ParquetFile(source).read(use_threads=False)
+        return pq.ParquetFile(source).read(columns=columns and list(columns), use_threads=False)
+
+
+def home_of(texts: npt.NDArray[np.uint64], partitions: int) -> npt.NDArray[np.uint64]:
+    """The partition of each text."""
+    return spread(texts) % np.uint64(partitions)
 
 
 class _Rank(PooledDoFn):
-    """Sends the ranks that were asked for to the one worker that removes."""
+    """Sends the ranks that were asked for to whoever removes."""
 
-    def __init__(self, rules: FateRules) -> None:
+    def __init__(self, rules: FateRules, partitions: int) -> None:
         self._rules = rules
+        self._partitions = partitions
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         split, values = element
         bodies = received(values)
         task = next(bodies)
-        asked = [unpack(body[1:])[0] for body in bodies]
+        asked = [unpack(body[1:]) for body in bodies]
         if not asked:
             return
-        places = np.unique(np.concatenate(asked))
+        places, texts = (np.concatenate(column) for column in zip(*asked, strict=True))
+        places, row = np.unique(places, return_index=True)
+        texts = texts[row]
         columns = self._earlier(task[1:], places) if task[:1] == _EARLIER else self._own(task, places)
-        yield 0, packet(pack(addresses(split, places), *columns), split)
+        columns = [texts, addresses(split, places), *columns]
+        yield from send(home_of(texts, self._partitions), columns, split, RANKS)
 
     def _own(self, task: memoryview, places: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
         tagged = tag_split(task, self._rules)
-        priority = self._rules.priorities.get(tagged.task.split.source, 0)
         return [
-            np.full(len(places), Origin.OWN, np.uint8),
-            _KEEP_CLASS[tagged.tags.before_demotion[places]],
-            np.full(len(places), priority, np.int32),
-            dedup.log2_length(tagged.facts["n_words"].to_numpy()[places]),
+            dedup.standing(
+                Origin.OWN,
+                _KEEP_CLASS[tagged.tags.before_demotion[places]],
+                self._rules.priorities.get(tagged.task.split.source, 0),
+                dedup.log2_length(tagged.facts["n_words"].to_numpy()[places]),
+            ),
             *digest_words(tagged.digests[places]),
             tagged.eligible[places],
             tagged.tags.provenance[places],
@@ -144,10 +181,9 @@ class _Rank(PooledDoFn):
         facts = read_facts(task.split, ["digest", "n_words"])
         provenance = read_fates(str(task.fates), ["provenance"])["provenance"].to_numpy()[places]
         return [
-            np.full(len(places), task.origin, np.uint8),
-            _KEEP_CLASS[provenance],
-            np.zeros(len(places), np.int32),
-            dedup.log2_length(facts["n_words"].to_numpy()[places]),
+            dedup.standing(
+                task.origin, _KEEP_CLASS[provenance], 0, dedup.log2_length(facts["n_words"].to_numpy()[places])
+            ),
             *digest_words(digests_of(facts)[places]),
             np.ones(len(places), np.bool_),
             provenance,
@@ -162,59 +198,67 @@ class _Remove(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Packets:
         _, values = element
-        columns = unpack_all(received(values))
-        in_order = np.argsort(columns[0], kind="stable")
-        documents, origin, keep_class, priority, length, high, low, eligible, provenance = (
-            column[in_order] for column in columns
+        _, documents, standing, high, low, eligible, provenance = unpack_all(body[1:] for body in received(values))
+        in_order = np.argsort(documents)
+        documents, standing, high, low, eligible, provenance = (
+            column[in_order] for column in (documents, standing, high, low, eligible, provenance)
         )
-        earlier = origin != Origin.OWN
         rank = np.empty(len(documents), np.int64)
-        # Last key first: earlier documents that are to stay, class (of equals the earlier), priority (higher stays),
-        # length (longer stays), digest, position.
-        best_first = np.lexsort(
-            (
-                *(documents, low, high, -length.astype(np.int16), -priority.astype(np.int64)),
-                *(~earlier, keep_class, origin != Origin.EARLIER),
-            )
-        )
-        rank[best_first] = np.arange(len(documents))
-        copies, first = _columns(self._edges.exact, ("document", "first"), np.uint64)
-        new, seen = _columns(self._edges.seen, ("document", "first"), np.uint64)
-        left, right = _columns(self._edges.pairs, ("left", "right"), np.uint64)
-        shared, union = _columns(self._edges.pairs, ("shared", "union"), np.int64)
+        rank[np.lexsort((documents, low, high, standing))] = np.arange(len(documents))
+        earlier = dedup.is_earlier(standing)
         settled = settle(
             documents,
             rank,
             eligible,
-            (np.searchsorted(documents, copies), np.searchsorted(documents, first)),
-            (np.searchsorted(documents, left), np.searchsorted(documents, right)),
+            _places(documents, self._edges.exact, ("document", "first")),
+            _places(documents, self._edges.pairs, ("left", "right")),
             earlier,
-            (np.searchsorted(documents, new), np.searchsorted(documents, seen)),
+            _places(documents, self._edges.seen, ("document", "first")),
         )
         gone = np.flatnonzero(settled.fate != Fate.KEPT)
         witness, edge = settled.witness[gone], settled.edge[gone]
-        near = edge >= 0
-        yield from _send_back(
+        yield from send_verdicts(
             documents[gone],
-            VERDICTS,
             0,
             settled.fate[gone],
             documents[witness],
             high[witness],
             low[witness],
-            np.where(near, shared[edge], 1) if len(shared) else np.ones(len(gone), np.int64),
-            np.where(near, union[edge], 1) if len(union) else np.ones(len(gone), np.int64),
+            *_similarity(self._edges.pairs, edge),
             provenance[witness],
         )
         several = np.flatnonzero((settled.represents > 1) & ~earlier)
-        yield from _send_back(documents[several], STANDS_FOR, 1, settled.represents[several])
+        yield from send_stands_for(documents[several], 0, settled.represents[several] - 1)
 
 
-def _columns(paths: Sequence[str], names: tuple[str, str], dtype: Any) -> list[npt.NDArray[Any]]:
-    tables = [_read_table(path).select(names) for path in paths]
-    return [
-        np.concatenate([table[name].to_numpy() for table in tables]) if tables else np.empty(0, dtype) for name in names
-    ]
+def _places(
+    documents: npt.NDArray[np.uint64], paths: Sequence[str], names: tuple[str, str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Both ends of all edges as places among the sorted `documents`; one file's addresses are held at a time."""
+    ends: list[list[npt.NDArray[np.int64]]] = [[np.empty(0, np.int64)], [np.empty(0, np.int64)]]
+    for path in paths:
+        table = read_table(path, names)
+        for end, name in zip(ends, names, strict=True):
+            end.append(np.searchsorted(documents, table[name].to_numpy()))
+    return np.concatenate(ends[0]), np.concatenate(ends[1])
+
+
+def _similarity(
+    paths: Sequence[str], edges: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Intersection and union of the chosen edges, counted over all files; 1 and 1 where the text is the same (-1)."""
+    shared, union = np.ones(len(edges), np.int64), np.ones(len(edges), np.int64)
+    order = np.argsort(edges, kind="stable")
+    in_order = edges[order]
+    before = 0
+    for path in paths:
+        table = read_table(path, ("shared", "union"))
+        start, end = np.searchsorted(in_order, [before, before + table.num_rows])
+        rows = in_order[start:end] - before
+        shared[order[start:end]] = table["shared"].to_numpy()[rows]
+        union[order[start:end]] = table["union"].to_numpy()[rows]
+        before += table.num_rows
+    return shared, union
 
 
 @dataclass
@@ -285,11 +329,18 @@ def settle(
     return Settled(fate, witness, edge, represents)
 
 
-def _send_back(
-    documents: npt.NDArray[np.uint64], tag_byte: bytes, order_key: int, *columns: npt.NDArray[Any]
+def send_verdicts(
+    documents: npt.NDArray[np.uint64],
+    sender: int,
+    fate: npt.NDArray[np.uint8],
+    witness: npt.NDArray[np.uint64],
+    *columns: npt.NDArray[Any],
 ) -> Packets:
-    order, runs = groups(split_of(documents))
-    for split, start, end in runs:
-        rows = order[start:end]
-        body = tag_byte + pack(place_of(documents[rows]), *(column[rows] for column in columns))
-        yield split, packet(body, 1, order_key)
+    """To the splits of removed documents: fate, address of the witness, both words of its digest, intersection, union,
+    and provenance of the witness."""
+    yield from send(split_of(documents), [place_of(documents), fate, witness, *columns], 1 + 2 * sender, VERDICTS)
+
+
+def send_stands_for(documents: npt.NDArray[np.uint64], sender: int, more: npt.NDArray[np.int64]) -> Packets:
+    """To the splits of survivors: for how many more documents than itself each stands."""
+    yield from send(split_of(documents), [place_of(documents), more], 2 + 2 * sender, STANDS_FOR)

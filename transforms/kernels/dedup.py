@@ -193,30 +193,52 @@ class Removal(NamedTuple):
 
 
 def greedy_removal(size: int, left: I64, right: I64) -> Removal:
-    """The greedy independent set over `size` documents numbered by rank (0 is best)."""
-    better, worse = np.minimum(left, right), np.maximum(left, right)
-    order = np.lexsort((better, worse))
-    counts = np.bincount(worse, minlength=size) if len(worse) else np.zeros(size, np.int64)
-    offsets = np.zeros(size + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    kept, witness, edge = _remove(size, better[order], order, offsets)
-    return Removal(kept, witness, edge)
+    """The greedy independent set over `size` documents numbered by rank (0 is best): linear in documents and edges."""
+    return Removal(*_remove(size, left, right))
 
 
 @njit(nogil=True, cache=True)
-def _remove(size: int, better: Any, edges: Any, offsets: Any) -> Any:
+def _remove(size: int, left: Any, right: Any) -> Any:
+    # Edges by their worse end, in the order in which they came.
+    offsets = np.zeros(size + 1, np.int64)
+    for e in range(len(left)):
+        offsets[max(left[e], right[e]) + 1] += 1
+    for document in range(size):
+        offsets[document + 1] += offsets[document]
+    free = offsets[:-1].copy()
+    better = np.empty(len(left), np.int64)
+    edges = np.empty(len(left), np.int64)
+    for e in range(len(left)):
+        worse = max(left[e], right[e])
+        better[free[worse]] = min(left[e], right[e])
+        edges[free[worse]] = e
+        free[worse] += 1
     kept = np.ones(size, np.bool_)
     witness = np.full(size, -1, np.int64)
     edge = np.full(size, -1, np.int64)
     for document in range(size):
-        # Neighbours stand in rank order, so the first kept one is the best.
         for k in range(offsets[document], offsets[document + 1]):
-            if kept[better[k]]:
+            if kept[better[k]] and (kept[document] or better[k] < witness[document]):
                 kept[document] = False
                 witness[document] = better[k]
                 edge[document] = edges[k]
-                break
     return kept, witness, edge
+
+
+def standing(origin: int, keep_class: npt.NDArray[np.uint8], priority: int, length: npt.NDArray[np.uint8]) -> U64:
+    """The rank of documents before their digest counts, as one number; smaller is better.
+
+    First those of an earlier index that stay before any other (origin 2); then the keep class, of equals those of an
+    earlier index (1 or 2); then the priority of the source (an int32; higher stays), then log2 of length (longer
+    stays).
+    """
+    fixed = (origin != 2) << 49 | (origin == 0) << 40 | ((1 << 31) - 1 - priority) << 8
+    return np.uint64(fixed) + (keep_class.astype(np.uint64) << np.uint64(41)) + (np.uint64(255) - length)
+
+
+def is_earlier(standing: U64) -> npt.NDArray[np.bool_]:
+    """Whose documents are those of an earlier index."""
+    return (standing & np.uint64(1 << 40)) == 0
 
 
 def log2_length(words: I64) -> npt.NDArray[np.uint8]:
