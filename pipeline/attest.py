@@ -50,6 +50,7 @@ __all__ = [
     "parse_envelope",
     "parse_json",
     "sign_envelope",
+    "unsafe_line",
     "unsafe_name",
     "write_keypair",
 ]
@@ -233,6 +234,11 @@ def _decoded(value: Any, name: str) -> bytes:
         raise ValueError(f"`{name}` is not base64: {error}") from None
 
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, line ends, what turns the direction of writing round, and halves of characters."""
+
+_LONGEST_LINE = 500
+
 _LOCATION = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:[/\\]")
 
 
@@ -240,11 +246,20 @@ def unsafe_name(name: str) -> str | None:
     """Why a name in a manifest must not be used, or None: names are relative paths that stay below their folder."""
     if _LOCATION.match(name):
         return "is a location: what is found there can change; a subject is named by a relative path"
-    if not name or name.startswith("/") or "\\" in name or any(ord(character) < 32 for character in name):
+    if not name or name.startswith("/") or "\\" in name:
         return "is not a relative path with / between its parts"
+    if _UNPRINTABLE.search(name):
+        return "holds characters that no terminal shows as they are"
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "has an empty, `.` or `..` part, which may lead out of its folder"
     return None
+
+
+def unsafe_line(text: str) -> str | None:
+    """Why what a manifest says of itself must not be repeated in evidence and reports, or None."""
+    if len(text) > _LONGEST_LINE:
+        return f"is longer than {_LONGEST_LINE} characters"
+    return "holds characters that no terminal shows as they are" if _UNPRINTABLE.search(text) else None
 
 
 @dataclass(frozen=True)
@@ -269,6 +284,7 @@ def attest(
     column: str = "text",
     valid_until: str | None = None,
     issuer: str | None = None,
+    signed_at: str | None = None,
     read_texts: ReadTexts | None = None,
 ) -> dict[str, Any]:
     """Sign what `files` (paths or globs) hold under `column`; write the manifest `output` and its leaf lists.
@@ -280,7 +296,10 @@ def attest(
         raise UsageError(
             "bad_method", f"--method {method!r} is unknown; methods are {', '.join(METHODS)}", method=method
         )
-    day = _day(valid_until)
+    days = {"valid_until": _day("--valid-until", valid_until), "signed_at": _day("--signed-at", signed_at)}
+    for option, line in (("--source", source), ("--column", column), ("--issuer", issuer)):
+        if line is not None and (problem := unsafe_line(line)):
+            raise UsageError("bad_text", f"{option} {line!r} {problem}", option=option)
     load_private_key(key_path)  # before hours of reading
     manifest = Path(output)
     paths = _resolve(files)
@@ -309,7 +328,7 @@ def attest(
             for digest, entry in sorted(by_digest.items())
         ],
     }
-    optional = {"source": source, "issuer": issuer, "valid_until": day and day.isoformat()}
+    optional = {"source": source, "issuer": issuer, **{name: day and day.isoformat() for name, day in days.items()}}
     predicate |= {name: value for name, value in optional.items() if value is not None}
     statement = {
         "_type": STATEMENT_TYPE,
@@ -338,12 +357,12 @@ def attest(
     }
 
 
-def _day(value: str | None) -> date | None:
+def _day(option: str, value: str | None) -> date | None:
     try:
         return None if value is None else date.fromisoformat(value)
     except ValueError:
         raise UsageError(
-            "bad_date", f"--valid-until {value!r} is no day; write it as 2027-01-01", valid_until=value
+            "bad_date", f"{option} {value!r} is no day; write it as 2027-01-01", option=option, value=value
         ) from None
 
 
@@ -387,7 +406,9 @@ def _read(path: Path, column: str, read_texts: ReadTexts) -> _Attested:
     words = leaves.view(">u8")
     ordered = leaves[np.lexsort(words.T[::-1])]
     after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    # Size and time can be set back; what is signed as the bytes of these documents must be the bytes they came from.
+    if changed or storage.file_digest(str(path)) != digest:
         raise BadInput(
             "file_changed", f"{path} changed while it was read; attest it when nothing writes to it", path=str(path)
         )

@@ -15,8 +15,8 @@ from pipeline import settings
 from pipeline.attest import load_private_key
 from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, Source
-from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, load_custody
-from pipeline.errors import BadInput, CustodyFailed, UsageError
+from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
+from pipeline.errors import BadInput, UsageError
 from pipeline.outcome import Outcome
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
@@ -57,7 +57,7 @@ def check_config(config: Config) -> Outcome:
                 config.sources,
             )
         )
-    _judge_custody(config, looks)
+    _judge_custody(config, looks, custody)
     bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
@@ -114,18 +114,12 @@ def _verdicts(shards: Sequence[Shard], custody: Custody, digests: _Digests) -> d
     return told
 
 
-def _judge_custody(config: Config, looks: Sequence[dict[str, Any]]) -> None:
+def _judge_custody(config: Config, looks: Sequence[dict[str, Any]], custody: Custody) -> None:
     """Exit 7 where `run` would: a signed shard was altered and its source says that this must not pass."""
     for source, look in zip(config.sources, looks, strict=True):
         altered = _of(look, ALTERED)
         if source.custody and source.custody.on_mismatch == "fail" and altered:
-            raise CustodyFailed(
-                "altered_shard",
-                f"sources.{source.name}.custody: changed after signing: {_some(altered)}. Restore the signed files, "
-                "have their custodian sign these, or set on_mismatch: demote to use them as unverified.",
-                source=source.name,
-                shards=altered,
-            )
+            raise altered_shards(custody, source.name, altered)
 
 
 def _of(look: dict[str, Any], verdict: str) -> list[str]:

@@ -289,6 +289,7 @@ def keygen(name: Path) -> Outcome:
 @click.option("--column", default="text", show_default=True, help="The column that holds the text.")
 @click.option("--valid-until", metavar="DAY", help="Last day of validity, such as 2027-01-01.")
 @click.option("--issuer", help="Who vouches.")
+@click.option("--signed-at", metavar="DAY", help="The day of signing, to be held against the key's validity.")
 def attest(
     files: tuple[str, ...],
     key: Path,
@@ -298,12 +299,21 @@ def attest(
     column: str,
     valid_until: str | None,
     issuer: str | None,
+    signed_at: str | None,
 ) -> Outcome:
     """Sign what FILES hold, document by document, so that their text can count as verified human."""
     from pipeline.attest import attest as sign
 
     summary = sign(
-        list(files), key, method, output, source=source, column=column, valid_until=valid_until, issuer=issuer
+        list(files),
+        key,
+        method,
+        output,
+        source=source,
+        column=column,
+        valid_until=valid_until,
+        issuer=issuer,
+        signed_at=signed_at,
     )
     text = f"{output}: {summary['documents']:,} documents in {summary['subjects']:,} files, signed as {method}."
     return Outcome(text, output=str(output), totals=summary)

@@ -122,10 +122,13 @@ def _check_as_of(config: Config, at: At) -> None:
         return
     for trusted in config.trust.keys:
         in_use = trusted.name not in config.trust.revoked and any(map(trusted.covers, config.sources))
-        if in_use and trusted.valid_until is not None:
+        if in_use and (trusted.valid_from or trusted.valid_until):
+            window = " ".join(
+                f"{word} {day}" for word, day in (("from", trusted.valid_from), ("until", trusted.valid_until)) if day
+            )
             says = (
-                f'the key "{trusted.name}" is valid until {trusted.valid_until}, and validity is judged at as_of, '
-                "never by the clock; add a date, such as as_of: 2026-11-20"
+                f'the key "{trusted.name}" is valid {window}, and validity is judged at as_of, never by the clock; '
+                "add a date, such as as_of: 2026-11-20"
             )
             (at / "as_of").fail("missing_key", says)
 

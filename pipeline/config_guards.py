@@ -52,7 +52,14 @@ class TrustedKey:
     methods: Annotated[
         tuple[str, ...] | None, Key(ListOf(Choice(*METHODS), least=1), "custody methods it may sign for; default: all")
     ] = None
+    valid_from: Annotated[date | None, Key(Day(), "first day on which it is trusted, judged at as_of")] = None
     valid_until: Annotated[date | None, Key(Day(), "last day on which it is trusted, judged at as_of")] = None
+
+    def check(self, at: At) -> None:
+        if self.valid_from and self.valid_until and self.valid_from > self.valid_until:
+            (at / "valid_from").fail(
+                "bad_value", f"no day is left: valid_until is {self.valid_until}", str(self.valid_from)
+            )
 
     def covers(self, source: Source) -> bool:
         """Whether this key may verify documents of the source, dates and revocation apart."""

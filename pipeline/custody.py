@@ -1,8 +1,9 @@
-"""Trust decisions: which shards and documents the signed manifests of a source cover, judged at `as_of`.
+"""Custody: which shards and documents the signed manifests of a source cover, judged at `as_of`.
 
 A shard is *verified* if its sha256 is a subject of a manifest that its source names, that a trusted key signed for
 that source and method, that is valid and not revoked; its documents are human_verified where their digest is also a
 leaf of that subject. A shard with a subject's name but other bytes is *altered*. Any other shard is *unlisted*.
+Where several manifests of a source sign the same bytes, the one named last counts.
 
 What is revoked covers nothing, and says so. Anything else that is wrong with a manifest stops the run: a manifest
 that silently covers nothing would look like text that lost its author.
@@ -13,26 +14,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from pipeline.attest import (
-    PAYLOAD_TYPE,
-    PREDICATE_TYPE,
-    STATEMENT_TYPE,
-    Envelope,
-    key_id,
-    load_public_key,
-    parse_envelope,
-    parse_json,
-    unsafe_name,
-)
-from pipeline.errors import CustodyFailed, UsageError
+from pipeline.custody_manifest import MAX_MANIFEST_BYTES, LeafList, SignedManifest, judge
+from pipeline.errors import AnchormixError, CustodyFailed, UsageError
+from pipeline.trust import AS_OF_MISSING, REVOKED, Purpose, Refusal, Trust, load_trust
 from transforms import files
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.provenance import leaf_array
@@ -46,101 +35,22 @@ __all__ = [
     "ALTERED",
     "UNLISTED",
     "VERIFIED",
+    "Altered",
     "Custody",
     "Leaves",
     "SourceCustody",
-    "Trust",
-    "TrustedKey",
     "UsedManifest",
+    "altered_shards",
+    "changed_meanwhile",
     "decide",
     "load_custody",
-    "load_trust",
     "shard_verdict",
-    "signers",
+    "signed_bytes",
 ]
 
 VERIFIED, ALTERED, UNLISTED = "verified", "altered", "unlisted"
 
-MAX_MANIFEST_BYTES = 64 << 20
-"""Some 300,000 files; whoever signs more splits the manifest."""
-
-
-class KeyEntry(Protocol):
-    """A trusted key as the config states it; None does not restrict."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def public_key(self) -> str: ...
-    @property
-    def sources(self) -> Collection[str] | None: ...
-    @property
-    def methods(self) -> Collection[str] | None: ...
-    @property
-    def valid_until(self) -> date | None: ...
-
-
-@dataclass(frozen=True)
-class TrustedKey:
-    name: str
-    key: Ed25519PublicKey
-    sources: frozenset[str] | None
-    methods: frozenset[str] | None
-    valid_until: date | None
-
-    @cached_property
-    def key_id(self) -> str:
-        return key_id(self.key)
-
-
-@dataclass(frozen=True)
-class Trust:
-    """Whom the owner trusts, and the day at which validity is judged."""
-
-    keys: tuple[TrustedKey, ...]
-    revoked: frozenset[str]  # names of keys, and digests of manifests or of their payloads
-    as_of: date | None
-
-    def is_revoked(self, key: TrustedKey) -> bool:
-        """A key is revoked under every name it goes by."""
-        return any(other.name in self.revoked and other.key_id == key.key_id for other in self.keys)
-
-
-def load_trust(keys: Iterable[KeyEntry], revoked: Iterable[str], as_of: date | None) -> Trust:
-    """Reads the public keys; UsageError if a name stands twice or a file holds no Ed25519 public key."""
-    loaded: dict[str, TrustedKey] = {}
-    for entry in keys:
-        if entry.name in loaded:
-            raise UsageError(
-                "duplicate_key",
-                f"trust.keys names {entry.name!r} twice; a revocation could not tell the two apart, so rename one",
-                key=entry.name,
-            )
-        loaded[entry.name] = TrustedKey(
-            entry.name,
-            _public_key(entry),
-            _restriction(entry.sources),
-            _restriction(entry.methods),
-            entry.valid_until,
-        )
-    return Trust(tuple(loaded.values()), frozenset(name.removeprefix("sha256:") for name in revoked), as_of)
-
-
-def _public_key(entry: KeyEntry) -> Ed25519PublicKey:
-    try:
-        return load_public_key(entry.public_key)
-    except UsageError as error:
-        message = f"trust.keys.{entry.name}.public_key: {error.message}"
-        raise UsageError(error.code, message, **error.details) from None
-
-
-def _restriction(allowed: Collection[str] | None) -> frozenset[str] | None:
-    return None if allowed is None else frozenset(allowed)
-
-
-def signers(envelope: Envelope, trust: Trust) -> tuple[TrustedKey, ...]:
-    """The trusted keys whose signature the envelope really bears, revoked ones among them."""
-    return tuple(key for key in trust.keys if envelope.signed_by(key.key))
+_BLOCK = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -173,6 +83,7 @@ class UsedManifest:
     method: str
     issuer: str | None
     leaf_lists: tuple[tuple[str, str], ...]  # name in the manifest, path
+    subjects: tuple[tuple[str, str], ...]  # name, sha256 of the file
 
 
 @dataclass(frozen=True)
@@ -221,377 +132,185 @@ def decide(source: str, method: str, manifests: Sequence[str], trust: Trust) -> 
     """Verifies the manifests of one source and joins what they cover; CustodyFailed says which one fails, and why."""
     subjects: dict[str, Leaves] = {}
     names: dict[str, set[str]] = {}
-    used: list[UsedManifest] = []
+    used: dict[str, UsedManifest] = {}
     warnings: list[str] = []
     for path in manifests:
-        signed = _open(path, source, method, trust)
-        if isinstance(signed, str):
-            warnings.append(signed)
+        about = _About(path, source)
+        signed = judge(_manifest_bytes(about), Purpose(source, method), trust)
+        if isinstance(signed, Refusal) and signed.code == REVOKED:
+            warnings.append(about.told(signed.problem))
             continue
-        used.append(signed.manifest)
-        for digest, leaves in signed.subjects.items():
-            earlier = subjects.setdefault(digest, leaves)
-            if earlier.digest != leaves.digest:
-                raise _Failure(path, source).because(
-                    "conflicting_leaves",
-                    f"and another manifest of the source (sha256:{earlier.manifest_digest}) sign the same file with "
-                    f"other leaves, of columns {leaves.column!r} and {earlier.column!r}; name only one of the two",
-                    subject=digest,
-                )
-        for name, digest in signed.names:
-            names.setdefault(name, set()).add(digest)
-    frozen = {name: frozenset(digests) for name, digests in names.items()}
-    return SourceCustody(source, subjects, frozen, tuple(used), tuple(warnings))
+        if isinstance(signed, Refusal):
+            raise about.error(signed)
+        if signed.digest in used:
+            continue  # the same bytes, named twice
+        covered = _read_leaves(signed, about)
+        changed = [digest for digest, leaves in covered.items() if _other_leaves(subjects.get(digest), leaves)]
+        if changed:
+            warnings.append(_superseded(about, changed, subjects, covered))
+        subjects.update(covered)
+        used[signed.digest] = _used(signed, path, covered)
+        for subject in signed.statement.subjects:
+            names.setdefault(subject.name, set()).add(subject.digest)
+    counting = {leaves.manifest_digest for leaves in subjects.values()}
+    return SourceCustody(
+        source,
+        subjects,
+        {name: frozenset(digests) for name, digests in names.items()},
+        tuple(manifest for digest, manifest in used.items() if digest in counting),
+        tuple(warnings),
+    )
+
+
+def _other_leaves(earlier: Leaves | None, later: Leaves) -> bool:
+    return earlier is not None and earlier.digest != later.digest
+
+
+def _superseded(
+    about: _About, digests: Sequence[str], earlier: Mapping[str, Leaves], later: Mapping[str, Leaves]
+) -> str:
+    first = min(digests)
+    was, now = earlier[first], later[first]
+    return about.told(
+        f"signs other leaves for {len(digests):,} files than sha256:{was.manifest_digest}, which the source names "
+        f"before it, so its leaves count (file {first}: {was.count:,} documents of column {was.column!r} before, "
+        f"{now.count:,} of column {now.column!r} now)"
+    )
 
 
 @dataclass(frozen=True)
-class _Signed:
-    manifest: UsedManifest
-    subjects: Mapping[str, Leaves]
-    names: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Raises errors that name the manifest and its source."""
+class _About:
+    """Words and errors that name the manifest and its source."""
 
     path: str
     source: str
 
-    def because(self, code: str, problem: str, **details: Any) -> CustodyFailed:
-        message = f"sources.{self.source}.custody: {self.path} {problem}"
-        return CustodyFailed(code, message, manifest=self.path, source=self.source, **details)
+    def told(self, problem: str) -> str:
+        return f"sources.{self.source}.custody: {self.path} {problem}"
 
-    @contextlib.contextmanager
-    def reading(self, code: str, what: str) -> Iterator[None]:
-        """Turns the ValueErrors of readers into diagnoses."""
-        try:
-            yield
-        except ValueError as error:
-            raise self.because(
-                code, f"{what}: {error}. Ask its issuer for a whole copy, or have it attested anew"
-            ) from None
+    def error(self, refusal: Refusal) -> AnchormixError:
+        details = {**refusal.details, "manifest": self.path, "source": self.source}
+        if refusal.code == AS_OF_MISSING:
+            return UsageError(refusal.code, self.told(f"cannot be judged: {refusal.problem}"), **details)
+        return CustodyFailed(refusal.code, self.told(refusal.problem), **details)
 
 
-def _open(path: str, source: str, method: str, trust: Trust) -> _Signed | str:
-    """What one manifest covers, or, where it was revoked, a sentence that says so."""
-    fail = _Failure(path, source)
-    content = _manifest_bytes(fail)
-    with fail.reading("bad_manifest", "is no signed manifest"):
-        envelope = parse_envelope(content)
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise fail.because(
-            "wrong_payload_type",
-            f"holds a payload of type {envelope.payload_type!r}; a custody manifest's is {PAYLOAD_TYPE!r}",
-            payload_type=envelope.payload_type,
-        )
-    manifest_digest = hashlib.sha256(content).hexdigest()
-    # The payload's digest as well: white space or another signature changes the envelope, never what was signed.
-    if trust.revoked & {manifest_digest, hashlib.sha256(envelope.payload).hexdigest()}:
-        return f"sources.{source}.custody: {path} (sha256:{manifest_digest}) is revoked and covers nothing"
-    found = signers(envelope, trust)
-    if not found:
-        raise _not_signed(fail, envelope, trust)
-    keys = [key for key in found if not trust.is_revoked(key)]
-    if not keys:
-        return f"sources.{source}.custody: {path} is signed by {found[0].name}, which is revoked, and covers nothing"
-    with fail.reading("bad_statement", "is signed, but its statement cannot be used"):
-        statement = _Statement.parse(envelope.payload)
-    key = _accepting(keys, source, method, trust, fail)
-    _accept_statement(statement, source, method, trust, fail, key)
-    return _read_leaves(statement, manifest_digest, key, fail)
-
-
-def _manifest_bytes(fail: _Failure) -> bytes:
+def _manifest_bytes(about: _About) -> bytes:
     try:
-        content = _read_at_most(fail.path, MAX_MANIFEST_BYTES)
+        return _read_at_most(about.path, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise UsageError(
             "manifest_missing",
-            f"sources.{fail.source}.custody.manifest: {fail.path} cannot be read ({error.strerror or error}); "
+            f"sources.{about.source}.custody.manifest: {about.path} cannot be read ({error.strerror or error}); "
             "name a manifest that `anchormix attest` wrote",
-            manifest=fail.path,
-            source=fail.source,
+            manifest=about.path,
+            source=about.source,
         ) from None
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise fail.because(
-            "manifest_too_large",
-            f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB; attest the files in several manifests",
-            limit=MAX_MANIFEST_BYTES,
-        )
-    return content
 
 
 def _read_at_most(path: str, limit: int) -> bytes:
-    """The file, or as much of it as shows that it is larger."""
+    """The file, or as much of it as shows that it is larger. Reads in blocks: `limit` may be any number."""
+    blocks = []
+    left = limit + 1
     with contextlib.closing(files.open_input(path)) as source:
-        content: bytes = source.read(limit + 1)
-        return content
+        while left > 0 and (block := source.read(min(left, _BLOCK))):
+            blocks.append(block)
+            left -= len(block)
+    return b"".join(blocks)
 
 
-def _not_signed(fail: _Failure, envelope: Envelope, trust: Trust) -> CustodyFailed:
-    stated = [stated for stated, _ in envelope.signatures]
-    claimed = [key.name for key in trust.keys if key.key_id in stated]
-    if claimed:
-        return fail.because(
-            "bad_signature",
-            f"says that {claimed[0]} signed it, but the signature does not fit: it was changed after signing. "
-            "Fetch it again from its issuer",
-            key=claimed[0],
-        )
-    trusted = ", ".join(key.name for key in trust.keys) or "none"
-    return fail.because(
-        "untrusted_key",
-        f"is signed by no trusted key (it names {', '.join(filter(None, stated)) or 'none'}; trusted: {trusted}). "
-        "If its signer deserves it, add the public key to trust.keys",
-        key_ids=stated,
-        trusted=[key.name for key in trust.keys],
-    )
-
-
-def _accepting(keys: Sequence[TrustedKey], source: str, method: str, trust: Trust, fail: _Failure) -> TrustedKey:
-    """The first of the signing keys that may speak for the source; otherwise what is wrong with the first."""
-    refusals = []
-    for key in keys:
-        refusal = _refusal(key, source, method, trust, fail)
-        if refusal is None:
-            return key
-        refusals.append(refusal)
-    raise refusals[0]
-
-
-def _refusal(key: TrustedKey, source: str, method: str, trust: Trust, fail: _Failure) -> CustodyFailed | None:
-    if key.sources is not None and source not in key.sources:
-        allowed = ", ".join(sorted(key.sources))
-        return fail.because(
-            "wrong_scope",
-            f"is signed by {key.name}, which is trusted for {allowed} only. Widen trust.keys.{key.name}.sources if it "
-            "may speak for this source too",
-            key=key.name,
-        )
-    if key.methods is not None and method not in key.methods:
-        allowed = ", ".join(sorted(key.methods))
-        return fail.because(
-            "wrong_method",
-            f"is used as {method} and signed by {key.name}, which is trusted for {allowed} only",
-            key=key.name,
-            method=method,
-        )
-    if key.valid_until is not None and _day(trust, f"trust.keys.{key.name}") > key.valid_until:
-        return fail.because(
-            "key_expired",
-            f"is signed by {key.name}, which was valid until {key.valid_until}; as_of is {trust.as_of}. "
-            "Have it signed with a valid key",
-            key=key.name,
-            valid_until=str(key.valid_until),
-        )
-    return None
-
-
-def _day(trust: Trust, dated: str) -> date:
-    if trust.as_of is None:
-        raise UsageError(
-            "as_of_missing",
-            f"{dated} carries a date, so the config has to say at which day to judge it: as_of: 2027-01-01. "
-            "The clock is never asked, so that a mix can be made again",
-            dated=dated,
-        )
-    return trust.as_of
-
-
-@dataclass(frozen=True)
-class _Subject:
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class _LeafList:
-    subject: str
-    documents: int
-    digest: str
-    file: str
-
-
-@dataclass(frozen=True)
-class _Statement:
-    method: str
-    column: str
-    source: str | None
-    issuer: str | None
-    valid_until: date | None
-    subjects: tuple[_Subject, ...]
-    leaf_lists: tuple[_LeafList, ...]
-
-    @classmethod
-    def parse(cls, payload: bytes) -> _Statement:
-        """ValueError names the member that is missing or wrong."""
-        statement = _Members(parse_json(payload), "the statement")
-        for member, wanted in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
-            if (stated := statement.text(member)) != wanted:
-                raise ValueError(f"`{member}` is {stated!r}; a custody statement's is {wanted!r}")
-        predicate = statement.members("predicate")
-        subjects = tuple(
-            _Subject(_safe(entry.text("name"), "a subject"), entry.members("digest").digest("sha256"))
-            for entry in statement.each("subject")
-        )
-        leaf_lists = tuple(
-            _LeafList(
-                entry.digest("subject"),
-                entry.count("documents"),
-                entry.digest("sha256"),
-                _safe(entry.text("file"), "a leaf list"),
-            )
-            for entry in predicate.each("leaves")
-        )
-        _check_names(subjects, leaf_lists)
-        valid_until = predicate.optional("valid_until")
-        return cls(
-            predicate.text("method"),
-            predicate.text("column"),
-            predicate.optional("source"),
-            predicate.optional("issuer"),
-            None if valid_until is None else date.fromisoformat(valid_until),
-            subjects,
-            leaf_lists,
-        )
-
-
-def _safe(name: str, what: str) -> str:
-    if problem := unsafe_name(name):
-        raise ValueError(f"{what} is named {name!r}, which {problem}")
-    return name
-
-
-def _check_names(subjects: tuple[_Subject, ...], leaf_lists: tuple[_LeafList, ...]) -> None:
-    digests: dict[str, str] = {}
-    for subject in subjects:
-        if digests.setdefault(subject.name, subject.digest) != subject.digest:
-            raise ValueError(f"subject {subject.name!r} stands twice, with different digests")
-    listed = [entry.subject for entry in leaf_lists]
-    if len(set(listed)) < len(listed):
-        raise ValueError("a subject has two leaf lists")
-    if without := set(digests.values()) ^ set(listed):
-        raise ValueError(f"subjects and leaf lists do not belong together: {min(without)} has only one of the two")
-
-
-class _Members:
-    """Typed access to a JSON object whose shape nobody has checked."""
-
-    def __init__(self, value: Any, place: str) -> None:
-        if not isinstance(value, dict):
-            raise ValueError(f"{place} must be an object")
-        self._value = value
-        self._place = place
-
-    def _get(self, name: str, kind: type, says: str) -> Any:
-        value = self._value.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"`{name}` of {self._place} must be {says}")
-        return value
-
-    def text(self, name: str) -> str:
-        value: str = self._get(name, str, "text")
-        return value
-
-    def optional(self, name: str) -> str | None:
-        return None if self._value.get(name) is None else self.text(name)
-
-    def digest(self, name: str) -> str:
-        value = self.text(name)
-        if len(value) != 2 * DIGEST_BYTES or not set(value) <= set("0123456789abcdef"):
-            raise ValueError(f"`{name}` of {self._place} must be a sha256 in {2 * DIGEST_BYTES} lower-case hex digits")
-        return value
-
-    def count(self, name: str) -> int:
-        value: int = self._get(name, int, "a whole number")
-        if value < 0:
-            raise ValueError(f"`{name}` of {self._place} must not be negative")
-        return value
-
-    def members(self, name: str) -> _Members:
-        return _Members(self._get(name, dict, "an object"), f"`{name}`")
-
-    def each(self, name: str) -> list[_Members]:
-        entries = self._get(name, list, "a list")
-        if not entries:
-            raise ValueError(f"`{name}` of {self._place} is empty")
-        return [_Members(entry, f"`{name}[{place}]`") for place, entry in enumerate(entries)]
-
-
-def _accept_statement(
-    statement: _Statement, source: str, method: str, trust: Trust, fail: _Failure, key: TrustedKey
-) -> None:
-    if statement.method != method:
-        raise fail.because(
-            "wrong_method",
-            f"vouches for {statement.method}, but the source's custody.method is {method}; name what was signed",
-            key=key.name,
-            method=statement.method,
-        )
-    if statement.source is not None and statement.source != source:
-        raise fail.because(
-            "wrong_scope",
-            f"was signed for source {statement.source!r} and for no other; have it attested for {source!r}",
-            key=key.name,
-        )
-    if statement.valid_until is not None and _day(trust, fail.path) > statement.valid_until:
-        raise fail.because(
-            "manifest_expired",
-            f"was valid until {statement.valid_until}; as_of is {trust.as_of}. Have it attested anew",
-            key=key.name,
-            valid_until=str(statement.valid_until),
-        )
-
-
-def _read_leaves(statement: _Statement, manifest_digest: str, key: TrustedKey, fail: _Failure) -> _Signed:
-    folder, slash, _ = fail.path.rpartition("/")
-    subjects = {}
+def _read_leaves(signed: SignedManifest, about: _About) -> dict[str, Leaves]:
+    """What a manifest covers, every leaf list checked."""
+    folder, slash, _ = about.path.rpartition("/")
+    statement = signed.statement
+    covered = {}
     for entry in statement.leaf_lists:
         path = f"{folder}{slash}{entry.file}"
-        _check_leaf_list(entry, path, fail, key)
-        subjects[entry.subject] = Leaves(
-            path,
-            entry.documents,
-            entry.digest,
-            manifest_digest,
-            key.name,
-            statement.issuer,
-            statement.method,
-            statement.column,
+        if refusal := _refuse_leaf_list(entry, path, signed.key.name):
+            raise about.error(refusal)
+        covered[entry.subject] = Leaves(
+            path=path,
+            count=entry.documents,
+            digest=entry.digest,
+            manifest_digest=signed.digest,
+            key=signed.key.name,
+            issuer=statement.issuer,
+            method=statement.method,
+            column=statement.column,
         )
-    lists = tuple((entry.file, subjects[entry.subject].path) for entry in statement.leaf_lists)
-    used = UsedManifest(fail.path, manifest_digest, key.name, statement.method, statement.issuer, lists)
-    return _Signed(used, subjects, tuple((subject.name, subject.digest) for subject in statement.subjects))
+    return covered
 
 
-def _check_leaf_list(entry: _LeafList, path: str, fail: _Failure, key: TrustedKey) -> None:
-    about = {"key": key.name, "subject": entry.subject, "leaf_list": path}
+def _used(signed: SignedManifest, path: str, covered: Mapping[str, Leaves]) -> UsedManifest:
+    statement = signed.statement
+    lists = tuple((entry.file, covered[entry.subject].path) for entry in statement.leaf_lists)
+    subjects = tuple((subject.name, subject.digest) for subject in statement.subjects)
+    return UsedManifest(path, signed.digest, signed.key.name, statement.method, statement.issuer, lists, subjects)
+
+
+def _refuse_leaf_list(entry: LeafList, path: str, key: str) -> Refusal | None:
+    about = {"key": key, "subject": entry.subject, "leaf_list": path}
+    where = f"(signed by {key}), of subject {entry.subject}:"
     size = entry.documents * DIGEST_BYTES
     try:
         content = _read_at_most(path, size)
     except OSError as error:
-        raise fail.because(
+        return Refusal(
             "leaf_list_missing",
-            f"names the leaf list {path}, which cannot be read ({error.strerror or error}); keep the folder of leaf "
-            "lists beside the manifest",
-            **about,
-        ) from None
+            f"{where} the leaf list {path} cannot be read ({error.strerror or error}); keep the folder of leaf lists "
+            "beside the manifest",
+            about,
+        )
     if len(content) != size:
         found = "more" if len(content) > size else f"{len(content):,} bytes"
-        raise fail.because(
+        return Refusal(
             "leaf_list_changed",
-            f"signs {entry.documents:,} leaves ({size:,} bytes) in {path}, which has {found}; fetch it again",
-            **about,
+            f"{where} it signs {entry.documents:,} leaves ({size:,} bytes) in {path}, which has {found}; "
+            "fetch it again",
+            about,
         )
     if hashlib.sha256(content).hexdigest() != entry.digest:
-        raise fail.because(
-            "leaf_list_changed", f"signs {path} with another sha256 than the file has; fetch it again", **about
+        return Refusal(
+            "leaf_list_changed", f"{where} it signs {path} with another sha256 than the file has; fetch it again", about
         )
     try:
         leaf_array(content)
     except ValueError as error:
-        raise fail.because("leaf_list_unsorted", f"signs {path}, but {error}", **about) from None
+        return Refusal("leaf_list_unsorted", f"{where} it signs {path}, but {error}", about)
+    return None
+
+
+def signed_bytes(path: str, digest: str) -> bytes:
+    """A manifest or leaf list read once more; CustodyFailed if it is no longer what was judged."""
+    try:
+        content = files.read_bytes(path)
+    except OSError as error:
+        raise changed_meanwhile([path], error.strerror or str(error)) from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise changed_meanwhile([path], "its bytes are others now")
+    return content
+
+
+def changed_meanwhile(paths: Sequence[str], why: str) -> CustodyFailed:
+    return CustodyFailed(
+        "custody_changed",
+        f"{', '.join(paths[:5])} changed while the run was using it ({why}). Run the same command again once nothing "
+        "writes there",
+        paths=list(paths),
+    )
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A shard that has the name of a signed file and other bytes, with what was signed under that name."""
+
+    shard: str
+    manifest: str
+    key: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.shard} (subject {self.subject} of {self.manifest}, signed by {self.key})"
 
 
 @dataclass(frozen=True)
@@ -599,6 +318,7 @@ class Custody:
     """The custody of all sources; sources without any have unlisted shards only."""
 
     sources: Mapping[str, SourceCustody]
+    trust: Trust
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -623,7 +343,16 @@ class Custody:
         from transforms.provenance import ShardCustody
 
         leaves = self._leaves(source, file_sha256)
-        return ShardCustody(leaves.path, leaves.detail) if leaves else None
+        return ShardCustody(leaves.path, leaves.digest, leaves.detail) if leaves else None
+
+    def altered(self, source: str, shard_name: str) -> Altered:
+        """What was signed under the name of a shard whose verdict is `altered`."""
+        custody = self.sources[source]
+        name = shard_name if shard_name in custody.names else min(custody.names_like(shard_name))
+        for used in custody.manifests:
+            if name in dict(used.subjects):
+                return Altered(shard_name, used.path, used.key, name)
+        return Altered(shard_name, "a manifest superseded since", "a trusted key", name)
 
     def manifest_of(self, source: str, file_sha256: str) -> str | None:
         """sha256 of the manifest that verifies a shard."""
@@ -635,6 +364,25 @@ class Custody:
         return custody.subjects.get(file_sha256) if custody else None
 
 
+_SHOWN = 5
+
+
+def altered_shards(custody: Custody, source: str, shards: Sequence[str]) -> CustodyFailed:
+    """The diagnosis for shards that changed after signing."""
+    found = [custody.altered(source, shard) for shard in shards]
+    more = f" and {len(found) - _SHOWN:,} more" if found[_SHOWN:] else ""
+    return CustodyFailed(
+        "altered_shard",
+        f"sources.{source}.custody: changed after signing: {', '.join(map(str, found[:_SHOWN]))}{more}. Restore the "
+        "signed files, have their custodian sign these, or set on_mismatch: demote to use them as unverified.",
+        source=source,
+        shards=list(shards),
+        manifest=found[0].manifest,
+        key=found[0].key,
+        subject=found[0].subject,
+    )
+
+
 def load_custody(config: Config) -> Custody:
     """Reads the keys and verifies every manifest that the config names."""
     trust = load_trust(config.trust.keys, config.trust.revoked, config.as_of)
@@ -643,5 +391,6 @@ def load_custody(config: Config) -> Custody:
             source.name: decide(source.name, source.custody.method, source.custody.manifest, trust)
             for source in config.sources
             if source.custody is not None
-        }
+        },
+        trust,
     )

@@ -7,13 +7,14 @@ import os
 import platform
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline import __version__, publish, settings
 from pipeline.cards import write_cards
@@ -31,16 +32,18 @@ from pipeline.manifest import (
     group_columns,
     write_manifest,
 )
+from pipeline.origins import Made, custody_manifests
 from pipeline.outcome import Outcome
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, verdict_table, write_report
 from pipeline.submit import make_runner
 from pipeline.survival import differing_provenance, survival
 from pipeline.verify import Verification, audit_mix, verify_mix
+from pipeline.verify_origins import CustodyCheck
 from transforms import files
 from transforms.batches import unpack
 from transforms.exchange import gathered
-from transforms.kernels.audit import ShardAudit
+from transforms.kernels.audit import ShardAudit, Totals
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, RuleOutcome, Stratum, floor_table, plan_mixture
 from transforms.kernels.schemas import Provenance
@@ -214,18 +217,23 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             publish.copy_custody(folder / "custody", indexed.custody)
             publish.write_config(folder, config)
             claims = make_claims(config, indexed, planned, digest)
+            inputs = pq.read_table(folder / "inputs.parquet")
+            # Fates are taken from the index; what they verify is held against the signatures once more.
+            custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
             audits = audit_mix(
                 folder,
                 claims.measure,
                 config.mix.human_floor,
                 group_by=group_columns([*claims.floors, *claims.caps]),
                 recount=config.tokens.column is None,
+                manifests=custody_manifests(inputs),
+                visitors=[custody.check],
             )
             manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             publish.write_diversity(folder, written.diversity)
             write_cards(folder, manifest)
-            verification = verify_mix(folder, audits=audits, staged=True)
+            verification = verify_mix(folder, audits=audits, custody_audited=True, staged=True)
             if not verification.passed:
                 raise verification_failed(config.output, verification)
             _write_run(folder, command, builder, indexed, started)
@@ -240,6 +248,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "plan": digest,
             "logical_digest": verification.logical_digest,
             "rebuilt": builder.rebuilt,
+            "summary": manifest["summary"],
             "survival": manifest["survival"],
             "duplicates": manifest["duplicates"],
         },
@@ -350,6 +359,7 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "plan": digest,
             "logical_digest": standing["logical_digest"],
             "rebuilt": rebuilt,
+            "summary": standing.get("summary", []),
             "survival": standing.get("survival", {}),
             "duplicates": standing.get("duplicates", {}),
         },
@@ -376,6 +386,7 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         epochs=dict(config.mix.epochs),
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
+        made=_made(planned),
         contested=indexed.fates.contested,
         survival=_survival(config, indexed, planned),
         duplicates=indexed.fates.duplicates,
@@ -441,6 +452,19 @@ def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, So
         bad = sum(s.total("bad_records") for s in indexed.facts.shards if s.shard.source == source.name)
         total = sum(counts.values())
         found[source.name] = SourceAccount(total, dict(dropped + left[source.name]), dict(tags), bad)
+    return found
+
+
+def _made(planned: Planned) -> Made:
+    """How the text of each generator was made, as planned."""
+    found: dict[tuple[str, str, str | None], dict[str, Totals]] = defaultdict(dict)
+    for outcome in planned.plan.strata:
+        stratum, taken = outcome.stratum, outcome.taken
+        if stratum.kind is None or not taken.documents:
+            continue
+        total = Totals(taken.documents, _distinct_taken(planned, stratum).documents, taken.tokens, taken.bytes)
+        kinds = found[stratum.source, stratum.provenance.label, stratum.generator]
+        kinds[stratum.kind] = kinds[stratum.kind].plus(total) if stratum.kind in kinds else total
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from pipeline import catalog, settings, survival
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
-from pipeline.custody import ALTERED, UNLISTED, Custody, load_custody
+from pipeline.custody import ALTERED, UNLISTED, Custody, altered_shards, changed_meanwhile, load_custody
 from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
@@ -456,6 +456,9 @@ class IndexBuilder:
         )
         self.runner.run("fates", facts.weight, graphs.fates(tasks, transform))
         parts = sorted((json.loads(part) for part in gathered(report)), key=lambda part: int(part["partition"]))
+        lost = sorted({part["lost_leaves"] for part in parts if "lost_leaves" in part})
+        if lost:
+            raise changed_meanwhile(lost, "it no longer has the sha256 that was signed")
         for part, split in zip(parts, facts.splits, strict=True):
             part["facts"] = split.facts_name
         done = {"edges": edges.key, "removal": removal.report(), "parts": parts}
@@ -537,13 +540,7 @@ def judge_custody(config: Config, facts: Facts, custody: Custody) -> None:
             continue
         altered = [name for (owner, name), verdict in verdicts.items() if (owner, verdict) == (source.name, ALTERED)]
         if altered:
-            raise CustodyFailed(
-                "altered_shard",
-                f"sources.{source.name}.custody: changed after signing: {_some(altered)}. Restore the signed files, "
-                "have their custodian sign these, or set on_mismatch: demote to use them as unverified.",
-                source=source.name,
-                shards=altered,
-            )
+            raise altered_shards(custody, source.name, altered)
 
 
 def custody_warnings(config: Config, facts: Facts, custody: Custody) -> list[str]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.attest import STATEMENT_TYPE, sign_envelope
 from pipeline.errors import AnchormixError
+from pipeline.origins import UNNAMED, Made, by_issuer, summarise
 from transforms.kernels.audit import Key, Measure, ShardAudit, Totals, logical_digest, sum_totals
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.schemas import Provenance
@@ -129,6 +130,7 @@ class MixClaims:
     methods: Mapping[str, str] = field(default_factory=dict)  # custody method, by source
     custody: Sequence[Mapping[str, Any]] = ()  # {manifest, key, method, ...} of each custody manifest used
     exempt: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that a rule let off, by rule name
+    made: Made = field(default_factory=dict)  # how synthetic text was made, as planned
     contested: Mapping[str, int] = field(default_factory=lambda: {"documents": 0, "tokens": 0})  # verified, yet doubted
     survival: Mapping[str, Any] = field(default_factory=dict)  # what each step left, as `pipeline.survival` tells it
     duplicates: Mapping[str, Any] = field(default_factory=dict)  # what was removed for what, by provenance
@@ -277,9 +279,13 @@ def mix_measures(audits: Sequence[ShardAudit]) -> dict[Key, int]:
 
 
 def recounted(
-    audits: Sequence[ShardAudit], floors: Sequence[RuleClaim], caps: Sequence[RuleClaim], methods: Mapping[str, str]
+    audits: Sequence[ShardAudit],
+    floors: Sequence[RuleClaim],
+    caps: Sequence[RuleClaim],
+    methods: Mapping[str, str],
+    custody: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The part of a manifest that follows from the shards, given the rules and the custody method of each source."""
+    """The part of a manifest that follows from the shards, given the rules, methods and issuers of custody."""
     audits = sorted(audits, key=lambda audit: audit.shard)
     columns = group_columns([*floors, *caps])
     totals = _added_totals(audits)
@@ -296,6 +302,7 @@ def recounted(
         "provenance": {
             "by_provenance": _summed(totals, lambda key: key[1]),
             "by_method": _summed(totals, lambda key: _method(key, methods)),
+            "by_issuer": by_issuer(audits, custody),
             "by_generator": _summed(totals, lambda key: key[2]),
         },
         "shards": [_shard(audit) for audit in audits],
@@ -319,7 +326,7 @@ def _summed(totals: Mapping[Key, Totals], name_of: Callable[[Key], str | None]) 
 
 
 def _method(key: Key, methods: Mapping[str, str]) -> str | None:
-    return methods.get(str(key[0]), "unnamed") if key[1] == Provenance.HUMAN_VERIFIED.label else None
+    return methods.get(str(key[0]), UNNAMED) if key[1] == Provenance.HUMAN_VERIFIED.label else None
 
 
 def _shard(audit: ShardAudit) -> dict[str, Any]:
@@ -354,8 +361,9 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
             sources=stray,
         )
     _check_survival(claims.survival, out)
-    return recounted(audits, claims.floors, claims.caps, claims.methods) | {
+    return recounted(audits, claims.floors, claims.caps, claims.methods, claims.custody) | {
         "version": VERSION,
+        "summary": _summary(claims, audits),
         "measure": claims.measure,
         "floors": [rule.to_json() for rule in claims.floors],
         "caps": [rule.to_json() for rule in claims.caps],
@@ -379,6 +387,15 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "notes": list(claims.notes),
         "not_checked": list(claims.not_checked),
     }
+
+
+def _summary(claims: MixClaims, audits: Sequence[ShardAudit]) -> list[dict[str, Any]]:
+    try:
+        return summarise(audits, claims.methods, claims.custody, claims.made)
+    except ValueError as error:
+        raise AnchormixError(
+            "not_conserved", f"{error}. This is a fault of anchormix, not of your data: please report it."
+        ) from None
 
 
 def _check_survival(survival: Mapping[str, Any], out: Mapping[str, int]) -> None:

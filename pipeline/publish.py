@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.config import Config
-from pipeline.custody import Custody
+from pipeline.custody import Custody, signed_bytes
 from pipeline.errors import UsageError
 from pipeline.layers import Indexed, custody_verdicts
 from transforms import files
@@ -208,10 +208,11 @@ def copy_custody(folder: Path, custody: Custody) -> None:
     """The manifests and leaf lists that verified anything, so that the mix can be checked without its inputs."""
     for source in custody.sources.values():
         for manifest in source.manifests:
-            files.write_bytes(str(folder / f"{manifest.digest}.dsse.json"), files.read_bytes(manifest.path))
+            content = signed_bytes(manifest.path, manifest.digest)
+            files.write_bytes(str(folder / f"{manifest.digest}.dsse.json"), content)
         for subject, leaves in source.subjects.items():
             copied = folder / f"{leaves.manifest_digest}.leaves" / f"{subject}.leaves"
-            files.write_bytes(str(copied), files.read_bytes(leaves.path))
+            files.write_bytes(str(copied), signed_bytes(leaves.path, leaves.digest))
 
 
 def used_manifests(custody: Custody) -> list[dict[str, Any]]:

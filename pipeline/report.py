@@ -68,6 +68,7 @@ def verdict_table(
         console.line("Index: ", ", ".join(f"{count:,} {what}" for what, count in index.items()))
     console.table(*_rules_table(manifest, _binding(plan)))
     console.table(*_sources_table(manifest))
+    console.table(*_origins_table(manifest), right=2)
     console.survival(manifest.get("survival"))
     console.verification(verification)
     for note in manifest.get("notes", ()):
@@ -203,6 +204,20 @@ def _rules_table(manifest: Mapping[str, Any], binding: frozenset[tuple[str, str]
     return [f"rule ({manifest['measure']})", "asked", "mix", "worst shard", "worst row group", "binds"], rows
 
 
+_ORIGIN = ("source", "provenance", "method", "issuer", "generator", "kind")
+
+
+def _origins_table(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Where the text of the mix comes from, and who vouches for it."""
+    measure = manifest["measure"]
+    counted = "rows" if measure == "documents" else measure
+    rows = [
+        [*(str(entry[name] or "") for name in _ORIGIN), f"{entry['documents']:,}", f"{entry[counted]:,}"]
+        for entry in manifest.get("summary", ())
+    ]
+    return [*_ORIGIN, "documents", counted], rows
+
+
 def _asked(rule: RuleClaim, floor: bool) -> str:
     if rule.share is None:
         asked = f"{rule.amount or 0:,}"
@@ -323,6 +338,8 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
         _section("Provenance", _totals_table("provenance", by_provenance)),
         _section("Generators", _totals_table("generator", manifest["provenance"]["by_generator"])),
         _section("Verified by", _totals_table("custody method", manifest["provenance"]["by_method"])),
+        _section("Vouched for by", _totals_table("issuer", manifest["provenance"].get("by_issuer", {}))),
+        _section("Origins", _table(*_origins_table(manifest), text=len(_ORIGIN)) if manifest.get("summary") else ""),
         _section("Sources: every document accounted for", _table(*_sources_table(manifest), last_text=True)),
         _section("Survival: what each step left", _survival(manifest.get("survival"))),
         _section("Duplicates: what gave way to what", _removed(manifest.get("duplicates"))),

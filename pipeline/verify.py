@@ -30,6 +30,7 @@ from pipeline.config_kinds import nearest
 from pipeline.config_rules import GROUPS, PREFIXES, PROVENANCES
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.manifest import MANIFEST, SIGNED_MANIFEST, RuleClaim, human_floor, statement
+from pipeline.origins import custody_manifests
 from pipeline.verify_consistent import Claimed, check_inputs, check_mix, read_claims, read_inputs
 from pipeline.verify_origins import CUSTODY, REPRODUCED, CustodyCheck, Origins, ReadTexts, check_reproduced, read_trust
 from transforms.kernels.audit import (
@@ -37,6 +38,7 @@ from transforms.kernels.audit import (
     AuditedRows,
     Finding,
     Findings,
+    Manifests,
     Measure,
     ShardAudit,
     Visitor,
@@ -128,14 +130,16 @@ def verify_mix(
     inputs: ReadTexts | None = None,
     workers: int | None = None,
     audits: Sequence[ShardAudit] | None = None,
+    custody_audited: bool = False,
     staged: bool = False,
 ) -> Verification:
     """Verify the mix at `out`. Raises UsageError where there is none, or where an option cannot be used.
 
     `floors` are shares to hold beside the mix's own; human_verified holds in every shard, row group and prefix,
     anything else in the whole mix. `inputs` reads input texts again. `staged` is a mix that has no _SUCCESS yet.
-    `audits` are what `audit_mix` found in this folder a moment ago, so that the driver reads it once; the levels
-    custody and reproduced, and floors asked for, need the rows themselves.
+    `audits` are what `audit_mix` found in this folder a moment ago, so that the driver reads it once, with a
+    `CustodyCheck` among their visitors if `custody_audited`; other levels, and floors asked for, need the rows
+    themselves.
     """
     _require_mix(out)
     findings = Findings()
@@ -148,9 +152,9 @@ def verify_mix(
 
     visitors: list[Visitor] = []
     if trust is not None:
-        trusted = read_trust(trust)
+        trusted = read_trust(trust, claimed.as_of if claimed else None)
         if table is not None and claimed is not None:
-            visitors.append(CustodyCheck(out, trusted, table, claimed).check)
+            visitors.append(CustodyCheck(out, trusted, table, claimed.methods, claimed.custody).check)
     origins = Origins() if inputs is not None else None
     if origins is not None:
         visitors.append(origins.collect)
@@ -163,6 +167,7 @@ def verify_mix(
             workers,
             group_by=claimed.group_by if claimed else (),
             recount=claimed is None or claimed.counter == "words",
+            manifests=None if table is None else custody_manifests(table),
             visitors=visitors,
         )
     for audit in audits:
@@ -177,9 +182,16 @@ def verify_mix(
     if origins is not None and inputs is not None:
         _add(findings, check_reproduced(origins, inputs))
 
-    given = {CONSISTENT: True, SIGNED: key is not None, CUSTODY: trust is not None, REPRODUCED: inputs is not None}
+    given = {
+        CONSISTENT: True,
+        SIGNED: key is not None,
+        CUSTODY: trust is not None or custody_audited,
+        REPRODUCED: inputs is not None,
+    }
     usable = {SIGNED: claimed is not None, CUSTODY: claimed is not None and table is not None}
     levels = {name: _level(name, given[name], usable.get(name, True), findings) for name in LEVELS}
+    if custody_audited and levels[CUSTODY].status == "reached":
+        levels[CUSTODY] = Level("reached", "under the keys of the config")
     return Verification(
         out=out,
         levels=levels,
@@ -260,6 +272,7 @@ def audit_mix(
     *,
     group_by: tuple[str, ...] = (),
     recount: bool = True,
+    manifests: Manifests | None = None,
     visitors: Sequence[Visitor] = (),
 ) -> list[ShardAudit]:
     """Recount every shard that lies in data/, claimed or not. Kernels release the GIL, so threads are enough."""
@@ -268,7 +281,9 @@ def audit_mix(
         return [finding for visitor in visitors for finding in visitor(rows)]
 
     def audit(path: Path) -> ShardAudit:
-        return audit_shard(path, measure, floor, recount, group_by=group_by, visit=visit if visitors else None)
+        return audit_shard(
+            path, measure, floor, recount, group_by=group_by, manifests=manifests, visit=visit if visitors else None
+        )
 
     paths = sorted(path for path in (out / "data").glob("*.parquet") if path.is_file())
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
@@ -361,8 +376,8 @@ def _not_checked(claimed: Claimed | None, levels: dict[str, Level], asked: Seque
     told += _FILES_AS_WRITTEN
     if levels[SIGNED].status != "reached":
         told.append(
-            f"epochs, custody, notes, duplicates, each source's tags and bad_records, survival's tokens and its steps "
-            f"by provenance in {MANIFEST}: claims that nothing but a signature vouches for"
+            "epochs, custody, notes, duplicates, the kinds in summary, each source's tags and bad_records, survival's "
+            f"tokens and its steps by provenance in {MANIFEST}: claims that nothing but a signature vouches for"
         )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]
     return told

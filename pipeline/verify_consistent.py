@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pipeline.manifest import (
     mix_measures,
     recounted,
 )
+from pipeline.origins import made_as, summarise
 from pipeline.survival import IN_MIX, LOST_AT, STEPS
 from transforms.kernels.audit import CONSISTENT, Finding, Measure, ShardAudit, sum_totals
 
@@ -81,6 +83,20 @@ class Claimed:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
     @cached_property
+    def custody(self) -> tuple[Mapping[str, Any], ...]:
+        """What is said of each custody manifest in use."""
+        told = self.fields.get("custody")
+        return tuple(used for used in told if isinstance(used, Mapping)) if isinstance(told, list) else ()
+
+    @cached_property
+    def as_of(self) -> date | None:
+        """The day at which validity is judged; a word that is no day judges nothing valid."""
+        try:
+            return date.fromisoformat(self.fields["as_of"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @cached_property
     def group_by(self) -> tuple[str, ...]:
         return group_columns([*self.floors, *self.caps])
 
@@ -110,15 +126,31 @@ def check_mix(
     claimed: Claimed, audits: Sequence[ShardAudit], asked: Sequence[RuleClaim], expect: str | None
 ) -> Iterator[Finding]:
     """Everything about the rows: the claims that follow from them, and the rules over the whole mix."""
-    again = recounted(audits, claimed.floors, claimed.caps, claimed.methods)
+    again = recounted(audits, claimed.floors, claimed.caps, claimed.methods, claimed.custody)
+    if "by_issuer" not in (claimed.fields.get("provenance") or {}):
+        del again["provenance"]["by_issuer"]  # what is not claimed needs no proof
     for name, value in again.items():
         yield from differences(name, value, claimed.fields.get(name))
     if expect is not None and expect != again["logical_digest"]:
         yield _finding("unexpected_digest", f"the logical digest {expect}, as asked", again["logical_digest"])
+    yield from _check_summary(claimed, audits)
     yield from _check_copies(audits)
     yield from _check_epochs(claimed, audits)
     yield from _check_rules(claimed, audits, asked)
     yield from _check_certificates(claimed, audits)
+
+
+def _check_summary(claimed: Claimed, audits: Sequence[ShardAudit]) -> Iterator[Finding]:
+    """Everything in it is counted again, but how synthetic text was made: of that only the sums are."""
+    summary = claimed.fields.get("summary")
+    if summary is None:
+        return
+    try:
+        again = summarise(audits, claimed.methods, claimed.custody, made_as(summary))
+    except (TypeError, ValueError) as error:
+        yield _finding("manifest_disagrees", "a summary that adds up to what the shards hold", error)
+    else:
+        yield from differences("summary", again, summary)
 
 
 def differences(path: str, counted: Any, claimed: Any) -> Iterator[Finding]:

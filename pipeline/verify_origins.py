@@ -8,32 +8,23 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
-from pipeline.attest import (
-    PAYLOAD_TYPE,
-    PREDICATE_TYPE,
-    STATEMENT_TYPE,
-    Envelope,
-    load_public_key,
-    parse_envelope,
-    parse_json,
-)
+from pipeline import config_guards
 from pipeline.config_blocks import Block
-from pipeline.config_guards import Trust, TrustedKey
 from pipeline.config_yaml import At, Origin, read_tree
+from pipeline.custody import VERIFIED
+from pipeline.custody_manifest import SignedManifest, is_digest, judge
 from pipeline.errors import UsageError
-from pipeline.verify_consistent import Claimed
+from pipeline.trust import Purpose, Refusal, Trust, load_trust
 from transforms.kernels.audit import AuditedRows, Finding
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import covered, leaf_array
@@ -60,7 +51,7 @@ ReadTexts = Callable[[str, str, NDArray[np.int64]], Iterable[pa.RecordBatch]]
 """(source, shard, sorted rows) to batches with the columns row, part and text of those rows, read from the input."""
 
 
-def read_trust(path: Path) -> Trust:
+def read_trust(path: Path, as_of: date | None) -> Trust:
     """The keys to trust: the `trust` section of a config, or a file that holds `keys` and `revoked` alone."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -72,68 +63,34 @@ def read_trust(path: Path) -> Trust:
     tree = read_tree(text, at, os.environ)
     if isinstance(tree, dict) and "trust" in tree:
         tree, at = tree["trust"], at / "trust"
-    trust: Trust = Block(Trust).parse(tree, at)
-    return trust
-
-
-class _Subject(NamedTuple):
-    """What a custody manifest says of one file."""
-
-    leaf_list: Path
-    sha256: str
-    documents: int
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """One custody manifest of the mix; `problem` says why it vouches for nothing."""
-
-    digest: str
-    problem: str | None = None
-    method: str = ""
-    source: str | None = None
-    valid_until: date | None = None
-    subjects: Mapping[str, _Subject] | None = None
-    signers: tuple[TrustedKey, ...] = ()
-
-    def vouches_for(self, source: str, as_of: date | None) -> str | None:
-        """None if it does; else why it does not."""
-        if self.problem:
-            return self.problem
-        if self.source not in (None, source):
-            return f"it is bound to source {self.source!r}"
-        if _expired(self.valid_until, as_of):
-            return f"it was valid until {self.valid_until}, and the mix is judged at {as_of or 'no stated day'}"
-        if any(
-            (key.sources is None or source in key.sources)
-            and (key.methods is None or self.method in key.methods)
-            and not _expired(key.valid_until, as_of)
-            for key in self.signers
-        ):
-            return None
-        names = ", ".join(key.name for key in self.signers)
-        return f"{names} may not sign {self.method} for source {source!r} at {as_of or 'no stated day'}"
-
-
-def _expired(valid_until: date | None, as_of: date | None) -> bool:
-    """A date that cannot be judged, because the mix names no day, counts as past."""
-    return valid_until is not None and (as_of is None or as_of > valid_until)
+    listed: config_guards.Trust = Block(config_guards.Trust).parse(tree, at)
+    return load_trust(listed.keys, listed.revoked, as_of)
 
 
 class CustodyCheck:
-    """Every human_verified row is a leaf of a manifest in custody/ that a trusted key signed."""
+    """Every human_verified row is a leaf of a manifest in custody/ that a trusted key signed for its source.
 
-    def __init__(self, out: Path, trust: Trust, inputs: pa.Table, claimed: Claimed) -> None:
+    `inputs` says which manifest each input shard is under. It is only a pointer: what it points at has to be signed,
+    and the text of the row has to be one of its leaves.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        trust: Trust,
+        inputs: pa.Table,
+        methods: Mapping[str, str],
+        claims: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.folder = out / "custody"
         self.trust = trust
-        self.claimed = claimed
-        self.as_of = _day(claimed.fields.get("as_of"))
-        self.keys = {key.name: load_public_key(key.public_key) for key in trust.keys}
+        self.methods = methods
         self.shards = {
             (row["source"], row["shard"]): (row["sha256"], row["custody_verdict"], row["custody_manifest"])
             for row in inputs.to_pylist()
         }
-        self.manifests: dict[str, _Manifest] = {}
+        self.claims = {(claim.get("source"), claim.get("manifest")): claim for claim in claims}
+        self.manifests: dict[tuple[str, str], SignedManifest | str] = {}
         self.leaves: dict[tuple[str, str], NDArray[np.uint8] | str] = {}
         self.lock = threading.Lock()
 
@@ -162,87 +119,63 @@ class CustodyCheck:
         if (source, shard) not in self.shards:
             return "inputs.parquet does not list that shard"
         sha256, verdict, digest = self.shards[source, shard]
-        if verdict != "verified" or not digest:
+        if verdict != VERIFIED or not digest:
             return f"inputs.parquet says of that shard: {verdict or 'no custody'}"
         with self.lock:
-            manifest = self.manifests.get(digest) or self._read_manifest(digest)
-            self.manifests[digest] = manifest
-            problem = manifest.vouches_for(source, self.as_of)
-            if problem is None and self.claimed.methods.get(source) != manifest.method:
-                problem = f"its method is {manifest.method}, the mix claims {self.claimed.methods.get(source)}"
-            if problem:
-                return f"manifest {digest}: {problem}"
+            if (source, digest) not in self.manifests:
+                self.manifests[source, digest] = self._judge(source, digest)
+            manifest = self.manifests[source, digest]
+            if isinstance(manifest, str):
+                return f"manifest {digest}: {manifest}"
             if (digest, sha256) not in self.leaves:
-                self.leaves[digest, sha256] = _read_leaves(manifest, sha256)
+                self.leaves[digest, sha256] = self._read_leaves(manifest, sha256)
             return self.leaves[digest, sha256]
 
-    def _read_manifest(self, digest: str) -> _Manifest:
-        path = self.folder / f"{digest}.dsse.json"
+    def _judge(self, source: str, digest: str) -> SignedManifest | str:
+        """The manifest as it lies in custody/, or why it vouches for nothing."""
+        if source not in self.methods:
+            return f"the mix claims no custody method for source {source!r}"
+        if not is_digest(digest):
+            return "is not named by a sha256"
         try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError("its bytes have another sha256 than its name says")
-            envelope = parse_envelope(content)
-            statement = parse_json(envelope.payload)
-            kinds = (envelope.payload_type, statement["_type"], statement["predicateType"])
-            if kinds != (PAYLOAD_TYPE, STATEMENT_TYPE, PREDICATE_TYPE):
-                raise ValueError(f"it is a {kinds[2]}, not a {PREDICATE_TYPE}")
-            predicate = statement["predicate"]
-            named = {str(subject["digest"]["sha256"]) for subject in statement["subject"]}
-            folder = self.folder / f"{digest}.leaves"
-            return _Manifest(
-                digest,
-                problem=self._distrust(digest, envelope),
-                method=str(predicate["method"]),
-                source=predicate.get("source"),
-                valid_until=_day(predicate.get("valid_until")),
-                subjects={
-                    entry["subject"]: _Subject(
-                        folder / f"{entry['subject']}.leaves", str(entry["sha256"]), int(entry["documents"])
-                    )
-                    for entry in predicate["leaves"]
-                    if entry["subject"] in named and _is_digest(entry["subject"])
-                },
-                signers=self._signers(envelope),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return _Manifest(digest, problem=f"cannot be used: {error}")
+            content = (self.folder / f"{digest}.dsse.json").read_bytes()
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        if hashlib.sha256(content).hexdigest() != digest:
+            return "its bytes have another sha256 than its name says"
+        signed = judge(content, Purpose(source, self.methods[source]), self.trust)
+        return signed.problem if isinstance(signed, Refusal) else self._misquoted(signed, source) or signed
 
-    def _distrust(self, digest: str, envelope: Envelope) -> str | None:
-        if digest in self.trust.revoked:
-            return "it is revoked"
-        if self._signers(envelope):
-            return None
-        revoked = [name for name, key in self.keys.items() if envelope.signed_by(key)]
-        return f"its key {revoked[0]} is revoked" if revoked else "no trusted key signed it"
+    def _misquoted(self, signed: SignedManifest, source: str) -> str | None:
+        """What manifest.json says of the manifest, where that is something else than it says itself."""
+        claim = self.claims.get((source, signed.digest))
+        said = {"method": signed.statement.method, "issuer": signed.statement.issuer}
+        wrong = [name for name in said if claim is not None and claim.get(name) != said[name]]
+        return f"its {wrong[0]} is {said[wrong[0]]!r}; the mix claims {(claim or {})[wrong[0]]!r}" if wrong else None
 
-    def _signers(self, envelope: Envelope) -> tuple[TrustedKey, ...]:
-        def signed(key: TrustedKey) -> bool:
-            public: Ed25519PublicKey = self.keys[key.name]
-            return key.name not in self.trust.revoked and envelope.signed_by(public)
-
-        return tuple(filter(signed, self.trust.keys))
+    def _read_leaves(self, manifest: SignedManifest, sha256: str) -> NDArray[np.uint8] | str:
+        subject = manifest.statement.by_subject.get(sha256)
+        if subject is None:
+            return f"manifest {manifest.digest}: no subject of it has the sha256 {sha256} of that shard"
+        path = self.folder / f"{manifest.digest}.leaves" / f"{subject.subject}.leaves"
+        try:
+            data = _mapped(path)
+            if hashlib.sha256(data).hexdigest() != subject.digest:
+                return f"{path.name} is not the leaf list that manifest {manifest.digest} signs"
+            return leaf_array(data)
+        except (OSError, ValueError) as error:
+            return f"leaf list of manifest {manifest.digest}: {error}"
 
 
-def _read_leaves(manifest: _Manifest, sha256: str) -> NDArray[np.uint8] | str:
-    subject = (manifest.subjects or {}).get(sha256)
-    if subject is None:
-        return f"manifest {manifest.digest}: no subject of it has the sha256 {sha256} of that shard"
-    try:
-        data = subject.leaf_list.read_bytes()
-        if hashlib.sha256(data).hexdigest() != subject.sha256 or len(data) != subject.documents * DIGEST_BYTES:
-            return f"{subject.leaf_list.name} is not the leaf list that manifest {manifest.digest} signs"
-        return leaf_array(data)
-    except (OSError, ValueError) as error:
-        return f"leaf list of manifest {manifest.digest}: {error}"
+_LEAST_MAPPED = 1 << 20
 
 
-def _is_digest(name: Any) -> bool:
-    return isinstance(name, str) and len(name) == 64 and set(name) <= set("0123456789abcdef")
-
-
-def _day(value: Any) -> date | None:
-    return None if value is None else date.fromisoformat(str(value))
+def _mapped(path: Path) -> Any:
+    """The bytes of a file; large ones stay on disk, for all leaf lists of a mix together may not fit in memory."""
+    if path.stat().st_size < _LEAST_MAPPED:
+        return path.read_bytes()
+    with pa.memory_map(str(path)) as source:
+        return source.read_buffer()
 
 
 class Origins:

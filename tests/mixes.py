@@ -27,6 +27,7 @@ from pipeline.manifest import (
     input_digest,
     write_manifest,
 )
+from pipeline.origins import custody_manifests
 from pipeline.verify import audit_mix
 from transforms.kernels.audit import CERTIFICATE_KEY
 from transforms.kernels.schemas import mix_schema
@@ -148,10 +149,16 @@ class Mix:
     def seal(self, sign: bool = True) -> None:
         """Write the manifest that the shards deserve, as an honest run or a thorough forger would."""
         rules = [*self.floors, *self.caps]
-        audits = audit_mix(
-            self.out, self.measure, Fraction(0), 2, group_by=group_columns(rules), recount="tokens" not in self.changes
-        )
         inputs = pq.read_table(self.out / "inputs.parquet")
+        audits = audit_mix(
+            self.out,
+            self.measure,
+            Fraction(0),
+            2,
+            group_by=group_columns(rules),
+            recount="tokens" not in self.changes,
+            manifests=custody_manifests(inputs),
+        )
         read = Counter(dict(zip(inputs["source"].to_pylist(), inputs["documents"].to_pylist(), strict=True)))
         fates = pq.read_table(self.out / "fates" / "part-00000.parquet")
         gone = Counter(zip(fates["source"].to_pylist(), fates["fate"].to_pylist(), strict=True))

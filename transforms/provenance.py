@@ -104,8 +104,10 @@ class _WriteFates(PooledDoFn):
         )
         counters.advance("fates", size, tagged.task.split.weight)
         written = json.loads(write_part(self._folder, "fates", split, table))
-        told = account(tagged.task.split, tagged.facts, table, tagged.task.custody is not None, witnessed)
-        yield json.dumps({**written, "account": told}, sort_keys=True).encode()
+        custody = tagged.task.custody
+        told = account(tagged.task.split, tagged.facts, table, custody is not None, witnessed)
+        lost = {"lost_leaves": custody.leaves} if custody is not None and tagged.lost_leaves else {}
+        yield json.dumps({**written, **lost, "account": told}, sort_keys=True).encode()
 
     def _elsewhere(self, position: npt.NDArray[np.uint64]) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
         """The earlier index that holds each partner, null for this one, and the partner's address where it is held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.batches import Split
 from transforms.exchange import packet
-from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, tag
+from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, leaf_array, tag
 from transforms.kernels.schemas import ID_BYTES, Status
 from transforms.sidecars import digests_of, fixed_binary, read_facts
 
@@ -30,6 +31,7 @@ class ShardCustody:
     """What custody says of one shard: the leaves its documents are checked against, and what their proof reads."""
 
     leaves: str
+    digest: str  # sha256 of the leaf list
     detail: str
 
 
@@ -88,6 +90,7 @@ class TaggedSplit:
     status: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
     reasons: pa.Array  # null where a document is not excluded
+    lost_leaves: bool  # the leaf list is no longer the one that was judged, so it covers nothing
 
     @property
     def eligible(self) -> npt.NDArray[np.bool_]:
@@ -103,15 +106,17 @@ def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
     facts = read_facts(task.split, _TAG_COLUMNS)
     digests = digests_of(facts)
     custody = task.custody
+    leaves = _leaves(custody.leaves, custody.digest) if custody else None
     tags = tag(
         facts,
-        covered(digests, _leaves(custody.leaves)) if custody else None,
+        covered(digests, leaves) if leaves is not None else None,
         custody.detail if custody else None,
         rules.sources[task.split.source],
         _known_marks(task.known, facts.num_rows) if task.known else None,
     )
     status = facts["status"].to_numpy()
-    return TaggedSplit(task, facts, tags, status, digests, _exclusions(task.split.source, facts, tags, digests, rules))
+    reasons = _exclusions(task.split.source, facts, tags, digests, rules)
+    return TaggedSplit(task, facts, tags, status, digests, reasons, custody is not None and leaves is None)
 
 
 def _known_marks(path: str, size: int) -> KnownMarks:
@@ -124,8 +129,13 @@ def _known_marks(path: str, size: int) -> KnownMarks:
 
 
 @lru_cache(maxsize=4)
-def _leaves(path: str) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(files.read_bytes(path), np.uint8).reshape(-1, 32)
+def _leaves(path: str, digest: str) -> npt.NDArray[np.uint8] | None:
+    """The leaf list, or None if these are not the bytes that the driver judged: time has passed since."""
+    try:
+        content = files.read_bytes(path)
+    except OSError:
+        return None
+    return leaf_array(content) if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def _exclusions(source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[np.uint8], rules: FateRules) -> pa.Array:

@@ -168,7 +168,25 @@ def test_broken_envelopes_are_diagnosed(content: bytes, says: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/a", "a//b", "../a", "a/../b", ".", "a/.", "a\\b", "a\nb", "a\0", "s3://b/a", "https://x/a", "C:/a", "C:\\a"],
+    [
+        "",
+        "/a",
+        "a//b",
+        "a\u202eb",
+        "a\x7f",
+        "a\udcff",
+        "../a",
+        "a/../b",
+        ".",
+        "a/.",
+        "a\\b",
+        "a\nb",
+        "a\0",
+        "s3://b/a",
+        "https://x/a",
+        "C:/a",
+        "C:\\a",
+    ],
 )
 def test_unsafe_names(name: str) -> None:
     assert unsafe_name(name)
@@ -292,6 +310,29 @@ def test_injected_readers_are_used(tmp_path: Path, keys: tuple[Path, Path]) -> N
     )
 
 
+def test_a_file_that_changes_and_has_its_time_set_back_is_not_signed(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    path = write_texts(tmp_path / "a.parquet", ["x"])
+    before = path.stat()
+
+    def read(name: str, column: str) -> Iterator[pa.Array]:
+        path.write_bytes(path.read_bytes()[::-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        yield pa.array(["x"])
+
+    with pytest.raises(BadInput, match="changed while it was read"):
+        attest([path], keys[0], "licensed_source", tmp_path / "m.json", read_texts=read)
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_links_are_signed_as_what_they_lead_to(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    real = write_texts(tmp_path / "store" / "2019" / "a.parquet", ["x"])
+    (tmp_path / "folder").symlink_to(tmp_path / "store")
+    attest([str(tmp_path / "folder" / "*" / "*.parquet")], keys[0], "licensed_source", tmp_path / "m.json")
+    assert statement_of(tmp_path / "m.json")["subject"] == [
+        {"name": "a.parquet", "digest": {"sha256": sha256(real.read_bytes())}}
+    ]
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_signed(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     path = write_texts(tmp_path / "a.parquet", ["x"])
 
@@ -313,6 +354,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_signed(tmp_path: Path, keys
         ({"files": ["gs://bucket/a.parquet"]}, "not_local", "local files"),
         ({"method": "trust_me"}, "bad_method", "licensed_source"),
         ({"valid_until": "next year"}, "bad_date", "2027-01-01"),
+        ({"signed_at": "today"}, "bad_date", "--signed-at"),
+        ({"issuer": "ACME\nkey desk"}, "bad_text", "--issuer"),
         ({"key_path": "desk.pub"}, "bad_key", "it is a public key"),
         ({"column": "txet"}, "missing_column", "txet"),
         ({"files": ["empty.parquet"]}, "nothing_to_attest", "holds no text"),

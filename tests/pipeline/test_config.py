@@ -65,7 +65,8 @@ sources:
     synthetic: {generator: mixtral-8x7b, kind: rephrase}
 trust:
   keys:
-    - {name: desk, public_key: keys/press.pub, sources: [press], methods: [licensed_source], valid_until: 2027-01-01}
+    - {name: desk, public_key: keys/press.pub, sources: [press], methods: [licensed_source], valid_from: 2020-01-01,
+       valid_until: 2027-01-01}
   revoked: []
 evidence: {known_synthetic: ["data/known/*.parquet"], artefacts: true, detectors: ["score"], max_contested: 0.01}
 exclude:
@@ -566,6 +567,14 @@ def test_as_of_is_needed_where_a_key_in_use_carries_a_date(folder: Folder) -> No
     folder.load(tree, "as_of=2026-11-20")
     folder.load(tree, "trust.revoked=[k]")
     folder.load(tree, "trust.keys.k.methods=[notarised_author]")
+    opened = folder.refuse(tree, "trust.keys.k.valid_until=", "trust.keys.k.valid_from=2026-01-01")
+    assert "valid from 2026-01-01," in opened.message
+
+
+def test_a_key_is_valid_from_a_day_before_the_last(folder: Folder) -> None:
+    key = {"name": "k", "public_key": "p", "valid_from": "2027-01-02", "valid_until": "2027-01-01"}
+    error = folder.refuse(changed("trust", {"keys": [key]}))
+    assert (error.code, error.details["key"]) == ("bad_value", "trust.keys.k.valid_from")
 
 
 def test_revocations_name_keys_or_manifests(folder: Folder) -> None:
@@ -660,6 +669,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("trust.keys.public_key", "trust.keys.desk.public_key=other.pub", {FATES}),
     ("trust.keys.sources", "trust.keys.desk.sources=[press, rephrased]", {FATES, MEANING}),
     ("trust.keys.methods", "trust.keys.desk.methods=", {FATES, MEANING}),
+    ("trust.keys.valid_from", "trust.keys.desk.valid_from=2019-01-01", {FATES, MEANING}),
     ("trust.keys.valid_until", "trust.keys.desk.valid_until=2028-01-01", {FATES, MEANING}),
     ("trust.revoked", "trust.revoked=[desk]", {FATES, MEANING}),
     ("evidence.known_synthetic", "evidence.known_synthetic=[data/new/*.csv]", {EDGES}),

@@ -1,99 +1,27 @@
 """Trust decisions: what a good manifest covers, and every way in which a bad one is refused."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from desk import DAY, METHOD, Desk, Key, sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import custody as module
-from pipeline.attest import attest, sign_envelope, write_keypair
-from pipeline.custody import (
-    Leaves,
-    SourceCustody,
-    Trust,
-    decide,
-    load_custody,
-    load_trust,
-    shard_verdict,
-)
+from pipeline import custody_manifest
+from pipeline.attest import attest, sign_envelope
+from pipeline.custody import Leaves, SourceCustody, decide, load_custody, shard_verdict
 from pipeline.errors import CustodyFailed, UsageError
+from pipeline.trust import Trust, load_trust
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import covered, leaf_array
-
-METHOD = "licensed_source"
-DAY = date(2026, 11, 20)
-
-
-@dataclass(frozen=True)
-class Key:
-    name: str
-    public_key: str
-    sources: tuple[str, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    valid_until: date | None = None
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@dataclass
-class Desk:
-    """A folder with two keys, two signed shards and one that nobody signed."""
-
-    folder: Path
-    shards: dict[str, bytes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        write_keypair(self.folder / "desk")
-        write_keypair(self.folder / "other")
-        for name, texts in {"a.parquet": ["one", "two"], "sub/b.parquet": ["three"], "c.parquet": ["four"]}.items():
-            path = self.folder / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({"text": texts}), path)
-            self.shards[name] = path.read_bytes()
-        self.attest()
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / "custody.json"
-
-    def digest(self, name: str) -> str:
-        return sha256(self.shards[name])
-
-    def attest(self, names: tuple[str, ...] = ("a.parquet", "sub/b.parquet"), **options: Any) -> dict[str, Any]:
-        call: dict[str, Any] = {"key_path": self.folder / "desk.key", "method": METHOD, "output": self.manifest}
-        return attest([self.folder / "data" / name for name in names], **(call | options))
-
-    def key(self, name: str = "desk", **restrictions: Any) -> Key:
-        return Key(name, str(self.folder / f"{name}.pub"), **restrictions)
-
-    def trust(self, *keys: Key, revoked: tuple[str, ...] = (), as_of: date | None = None) -> Trust:
-        return load_trust(keys or (self.key(),), revoked, as_of)
-
-    def decide(self, trust: Trust | None = None, source: str = "press", method: str = METHOD) -> SourceCustody:
-        return decide(source, method, [str(self.manifest)], trust or self.trust())
-
-    def statement(self) -> dict[str, Any]:
-        statement: dict[str, Any] = json.loads(base64.b64decode(json.loads(self.manifest.read_bytes())["payload"]))
-        return statement
-
-    def sign(self, statement: Any, **options: Any) -> None:
-        """Whatever it says, truly signed by the desk: only the content is wrong."""
-        payload = statement if isinstance(statement, bytes) else json.dumps(statement).encode()
-        self.manifest.write_text(json.dumps(sign_envelope(payload, self.folder / "desk.key", **options)))
 
 
 @pytest.fixture
@@ -163,12 +91,28 @@ def test_several_manifests_add_up(desk: Desk) -> None:
     assert set(custody.subjects) == {sha256(content) for content in desk.shards.values()}
 
 
-def test_manifests_that_contradict_each_other_are_refused(desk: Desk) -> None:
+def test_a_later_manifest_supersedes_an_earlier_one_by_digest(desk: Desk) -> None:
     second = desk.folder / "second.json"
-    desk.attest(("a.parquet",), output=second, read_texts=lambda path, column: iter([pa.array(["forged"])]))
-    with pytest.raises(CustodyFailed, match="other leaves") as error:
-        decide("press", METHOD, [str(desk.manifest), str(second)], desk.trust())
-    assert error.value.code == "conflicting_leaves"
+    desk.attest(("a.parquet",), output=second, read_texts=lambda path, column: iter([pa.array(["one"])]))
+    both = desk.decide(manifests=[desk.manifest, second])
+    a, b = desk.digest("a.parquet"), desk.digest("sub/b.parquet")
+    assert (both.subjects[a].count, both.subjects[b].count) == (1, 1)  # "two" is retracted, the other file untouched
+    assert [manifest.path for manifest in both.manifests] == [str(desk.manifest), str(second)]
+    (warning,) = both.warnings
+    assert "other leaves for 1 files" in warning
+    assert both.subjects[b].manifest_digest in warning
+    back = desk.decide(manifests=[second, desk.manifest])
+    assert back.subjects[a].count == 2
+    assert [manifest.path for manifest in back.manifests] == [str(desk.manifest)]
+    # A revoked one supersedes nothing.
+    revoked = desk.trust(revoked=(sha256(second.read_bytes()),))
+    assert desk.decide(revoked, manifests=[desk.manifest, second]).subjects[a].count == 2
+
+
+def test_a_manifest_named_twice_counts_once(desk: Desk) -> None:
+    custody = desk.decide(manifests=[desk.manifest, desk.manifest])
+    assert len(custody.manifests) == 1
+    assert custody.warnings == ()
 
 
 def test_a_file_signed_again_has_two_digests_under_one_name(desk: Desk) -> None:
@@ -269,7 +213,7 @@ def test_damaged_envelopes(desk: Desk, damage: Callable[[bytes], bytes]) -> None
 def test_manifests_of_another_type_or_size(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.sign(desk.statement(), payload_type="application/json")
     refused(desk, "wrong_payload_type")
-    monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(custody_manifest, "MAX_MANIFEST_BYTES", 100)
     refused(desk, "manifest_too_large")
 
 
@@ -312,6 +256,40 @@ def test_validity_includes_its_last_day(desk: Desk, last: date, valid: bool) -> 
         refused(desk, "manifest_expired", desk.trust(as_of=DAY))
 
 
+@pytest.mark.parametrize(
+    ("signed", "window", "code"),
+    [
+        ("2026-06-01", ("2026-01-01", "2026-12-31"), None),
+        ("2026-01-01", ("2026-01-01", None), None),
+        ("2025-12-31", ("2026-01-01", None), "signed_outside_window"),
+        ("2026-11-21", (None, "2026-11-20"), "signed_outside_window"),
+        ("2026-11-21", (None, None), "signed_later"),
+        (None, ("2026-11-21", None), "key_not_yet_valid"),
+        (None, ("2026-11-20", "2026-11-20"), None),
+        ("2020-01-01", (None, None), None),
+    ],
+)
+def test_the_day_of_signing_lies_in_the_window_of_the_key(
+    desk: Desk, signed: str | None, window: tuple[str | None, str | None], code: str | None
+) -> None:
+    first, last = (day and date.fromisoformat(day) for day in window)
+    desk.attest(signed_at=signed)
+    trust = desk.trust(desk.key(valid_from=first, valid_until=last), as_of=DAY)
+    if code is None:
+        assert desk.decide(trust).subjects
+    else:
+        assert refused(desk, code, trust).details["key"] == "desk"
+
+
+def test_another_key_of_the_right_time_may_have_signed_too(desk: Desk) -> None:
+    desk.attest(signed_at="2025-12-31")
+    envelope = json.loads(desk.manifest.read_bytes())
+    second = sign_envelope(base64.b64decode(envelope["payload"]), desk.folder / "other.key")
+    desk.manifest.write_text(json.dumps(envelope | {"signatures": envelope["signatures"] + second["signatures"]}))
+    late = desk.key(valid_from=date(2026, 1, 1))
+    assert desk.decide(desk.trust(late, desk.key("other"), as_of=DAY)).subjects[desk.digest("a.parquet")].key == "other"
+
+
 def test_dates_need_a_day_to_be_judged_at(desk: Desk) -> None:
     unused = desk.key("other", valid_until=date(2020, 1, 1))
     assert desk.decide(desk.trust(desk.key(), unused)).subjects
@@ -321,6 +299,9 @@ def test_dates_need_a_day_to_be_judged_at(desk: Desk) -> None:
     with pytest.raises(UsageError, match="as_of") as error:
         desk.decide()
     assert error.value.code == "as_of_missing"
+    desk.attest(signed_at="2026-01-01")
+    with pytest.raises(UsageError, match="as_of"):
+        desk.decide()
 
 
 # Statements that a trusted key signed, and that are wrong all the same.
@@ -353,10 +334,19 @@ def first_leaf(statement: dict[str, Any]) -> dict[str, Any]:
         (lambda s: s["subject"][0].update(name="../a.parquet"), "lead out"),
         (lambda s: s["subject"][0].update(name="/etc/a.parquet"), "relative path"),
         (lambda s: s["subject"][1].update(name="a.parquet"), "twice, with different digests"),
+        (lambda s: s["subject"].append(s["subject"][0]), "twice, with the same digest"),
+        (lambda s: s["subject"][0].update(uri=s["subject"][0].pop("name")), "`name`"),
+        (lambda s: s["subject"][0].update(name="a\ud800.parquet"), "no terminal shows"),
+        (lambda s: s["subject"][0].update(name="a\u202etxt.parquet"), "no terminal shows"),
+        (lambda s: first_leaf(s).update(file="\ud800.leaves"), "no terminal shows"),
+        (lambda s: s["predicate"].update(issuer="ACME\nkey desk"), "`issuer`"),
+        (lambda s: s["predicate"].update(issuer="A" * 501), "500 characters"),
+        (lambda s: s["predicate"].update(signed_at="2027-13-01"), "`signed_at`"),
         (lambda s: first_leaf(s).update(file="../../secret"), "lead out"),
         (lambda s: first_leaf(s).update(file="/etc/passwd"), "relative path"),
         (lambda s: first_leaf(s).update(file="https://example.com/x.leaves"), "location"),
         (lambda s: first_leaf(s).update(documents=-1), "negative"),
+        (lambda s: first_leaf(s).update(documents=1 << 70), "larger than"),
         (lambda s: first_leaf(s).update(documents=True), "whole number"),
         (lambda s: first_leaf(s).update(documents="2"), "whole number"),
     ],
@@ -365,17 +355,33 @@ def test_statements_that_cannot_be_used(desk: Desk, change: Callable[[dict[str, 
     statement = desk.statement()
     change(statement)
     desk.sign(statement)
-    assert says in refused(desk, "bad_statement").message
+    error = refused(desk, "bad_statement")
+    assert says in error.message
+    assert error.details["key"] == "desk"
+    assert "signed by desk" in error.message
+
+
+def test_what_is_wrong_with_one_subject_names_it(desk: Desk) -> None:
+    for change, subject in (
+        (lambda s: s["subject"][0].update(name="../a.parquet"), "../a.parquet"),
+        (lambda s: s["subject"].append(s["subject"][0]), "a.parquet"),
+        (lambda s: s["subject"].pop(0), desk.digest("a.parquet")),
+        (lambda s: s["predicate"]["leaves"].append(first_leaf(s)), None),
+    ):
+        desk.attest()
+        statement = desk.statement()
+        change(statement)
+        desk.sign(statement)
+        error = refused(desk, "bad_statement")
+        wanted = subject or first_leaf(statement)["subject"]
+        assert error.details["subject"] == wanted
+        assert wanted in error.message
 
 
 @pytest.mark.parametrize("payload", [b"{", b"[]", b"null", b'{"_type": "a", "_type": "b"}', b"[" * 100_000])
 def test_signed_payloads_that_are_no_statement(desk: Desk, payload: bytes) -> None:
     desk.sign(payload)
     refused(desk, "bad_statement")
-
-
-def leaf_path(desk: Desk) -> Path:
-    return desk.folder / "custody.leaves" / f"{desk.digest('a.parquet')}.leaves"
 
 
 @pytest.mark.parametrize(
@@ -391,15 +397,31 @@ def leaf_path(desk: Desk) -> Path:
     ids=["missing", "cut short", "one less", "one more", "other leaves", "other order"],
 )
 def test_leaf_lists_that_are_not_what_was_signed(desk: Desk, damage: Callable[[Path], Any], code: str) -> None:
-    damage(leaf_path(desk))
+    damage(desk.leaf_list())
     error = refused(desk, code)
     assert error.details["subject"] == desk.digest("a.parquet")
     assert error.details["key"] == "desk"
+    for named in (str(desk.manifest), "signed by desk", desk.digest("a.parquet"), str(desk.leaf_list())):
+        assert named in error.message
+
+
+def test_a_leaf_list_said_to_be_enormous_is_read_in_blocks(desk: Desk) -> None:
+    statement = desk.statement()
+    entry = next(e for e in statement["predicate"]["leaves"] if e["subject"] == desk.digest("a.parquet"))
+    entry["documents"] = 1 << 32
+    desk.sign(statement)
+    assert "64 bytes" in refused(desk, "leaf_list_changed").message
+
+
+def test_leaves_of_another_file_do_not_fit(desk: Desk) -> None:
+    other = desk.leaf_list("sub/b.parquet").read_bytes()
+    desk.leaf_list().write_bytes(other)
+    refused(desk, "leaf_list_changed")
 
 
 def test_a_signed_leaf_list_out_of_order(desk: Desk) -> None:
-    unsorted = leaf_path(desk).read_bytes()[32:] + leaf_path(desk).read_bytes()[:32]
-    leaf_path(desk).write_bytes(unsorted)
+    unsorted = desk.leaf_list().read_bytes()[32:] + desk.leaf_list().read_bytes()[:32]
+    desk.leaf_list().write_bytes(unsorted)
     statement = desk.statement()
     entry = next(e for e in statement["predicate"]["leaves"] if e["subject"] == desk.digest("a.parquet"))
     entry["sha256"] = sha256(unsorted)
@@ -426,21 +448,12 @@ def test_trusted_keys_must_be_readable(desk: Desk) -> None:
 # What the stages are given.
 
 
-def config(desk: Desk, *keys: Key, revoked: tuple[str, ...] = ()) -> Any:
-    signed = SimpleNamespace(method=METHOD, manifest=(str(desk.manifest),), on_mismatch="fail")
-    return SimpleNamespace(
-        as_of=None,
-        trust=SimpleNamespace(keys=keys or (desk.key(),), revoked=revoked),
-        sources=(SimpleNamespace(name="press", custody=signed), SimpleNamespace(name="web", custody=None)),
-    )
-
-
 def test_custody_of_a_config(desk: Desk) -> None:
-    custody = load_custody(config(desk))
+    custody = load_custody(desk.config())
     a, c = desk.digest("a.parquet"), desk.digest("c.parquet")
     shard = custody.of("press", "a.parquet", a)
     assert shard is not None
-    assert shard.leaves == str(leaf_path(desk))
+    assert shard.leaves == str(desk.leaf_list())
     assert shard.detail == custody.sources["press"].subjects[a].detail
     assert custody.of("press", "a.parquet", c) is None
     assert custody.of("web", "a.parquet", a) is None
@@ -452,13 +465,13 @@ def test_custody_of_a_config(desk: Desk) -> None:
 
 
 def test_the_key_follows_whatever_changes_a_verdict(desk: Desk) -> None:
-    key = load_custody(config(desk)).key
-    assert load_custody(config(desk, desk.key(), desk.key("other"))).key == key
-    revoked = load_custody(config(desk, revoked=("desk",)))
+    key = load_custody(desk.config()).key
+    assert load_custody(desk.config(desk.key(), desk.key("other"))).key == key
+    revoked = load_custody(desk.config(revoked=("desk",)))
     assert revoked.key != key
     assert len(revoked.warnings) == 1
     desk.attest(issuer="ACME")
-    assert load_custody(config(desk)).key != key
+    assert load_custody(desk.config()).key != key
 
 
 hexes = st.sampled_from([sha256(b"%d" % n) for n in range(4)])
@@ -482,5 +495,5 @@ def test_only_a_signed_digest_is_verified(
 def test_leaves_survive_the_whole_way(desk: Desk) -> None:
     """Text that differs in one invisible character is other text."""
     texts = ["one", "two", "one\u200b", "\uff4fne", "One"]
-    leaves = leaf_array(leaf_path(desk).read_bytes())
+    leaves = leaf_array(desk.leaf_list().read_bytes())
     assert np.flatnonzero(covered(text_digests(pa.array(texts)), leaves)).tolist() == [0, 1]

@@ -38,10 +38,12 @@ __all__ = [
     "Finding",
     "Findings",
     "Key",
+    "Manifests",
     "Measure",
     "RowGroupAudit",
     "ShardAudit",
     "Totals",
+    "VerifiedBy",
     "audit_shard",
     "logical_digest",
     "sum_totals",
@@ -50,6 +52,12 @@ __all__ = [
 Measure = Literal["tokens", "bytes", "documents"]
 Key = tuple[str | None, ...]
 """(source, provenance, generator), then the value of each column in `group_by`."""
+
+VerifiedBy = tuple[str, str | None]
+"""A source, and the custody manifest that its verified rows are under."""
+
+Manifests = Mapping[tuple[str, str], str | None]
+"""The custody manifest of each input shard, by source and shard."""
 
 CERTIFICATE_KEY = b"anchormix"
 CONSISTENT = "consistent"
@@ -173,6 +181,7 @@ class ShardAudit:
     kept: tuple[str, ...] = ()
     certificate: Mapping[str, Any] | None = None
     totals: dict[Key, Totals] = field(default_factory=dict)
+    verified_by: dict[VerifiedBy, Totals] = field(default_factory=dict)  # human_verified rows only
     row_groups: list[RowGroupAudit] = field(default_factory=list)
     languages: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
@@ -206,13 +215,15 @@ def audit_shard(
     recount: bool,
     *,
     group_by: tuple[str, ...] = (),
+    manifests: Manifests | None = None,
     visit: Visitor | None = None,
 ) -> ShardAudit:
     """Recount the shard at `path`; its name is its file name.
 
     `floor` is the least share of human_verified in `row_measure`, for the shard, each row group and every prefix of
     a row group. With `recount` tokens are counted anew as `words`; without it the column's numbers are taken.
-    `group_by` names further columns that rules group by. `visit` sees every readable batch and may add findings.
+    `group_by` names further columns that rules group by. With `manifests`, verified rows are also counted by the
+    custody manifest of the input shard that they name. `visit` sees every readable batch and may add findings.
     """
     path = Path(path)
     audit = ShardAudit(path.name, row_measure, group_by)
@@ -221,7 +232,7 @@ def audit_shard(
             audit.sha256 = hashlib.file_digest(source, "sha256").hexdigest()
             audit.file_bytes = source.tell()
         with pq.ParquetFile(path) as shard:
-            _Recount(audit, floor, recount, visit).run(shard)
+            _Recount(audit, floor, recount, manifests or {}, visit).run(shard)
     except _UNREADABLE as error:
         audit.find("unreadable_shard", "a Parquet file that can be read to its end", " ".join(str(error).split()))
     return audit
@@ -246,10 +257,13 @@ def _batches(shard: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch | None
 class _Recount:
     """The walk through one shard, filling its audit."""
 
-    def __init__(self, audit: ShardAudit, floor: Fraction, recount: bool, visit: Visitor | None) -> None:
+    def __init__(
+        self, audit: ShardAudit, floor: Fraction, recount: bool, manifests: Manifests, visit: Visitor | None
+    ) -> None:
         self.audit = audit
         self.floor = floor
         self.recount = recount
+        self.manifests = manifests
         self.visit = visit
         self.ids: list[NDArray[np.uint64]] = []
         self.copies: list[NDArray[np.int32]] = []
@@ -336,6 +350,7 @@ class _Recount:
             human += int(counted[is_human].sum())
             total += int(counted.sum())
             self._add_totals(batch, tokens, sizes, counted, measures)
+            self._add_verified(batch, np.flatnonzero(is_human), tokens, sizes)
             self.ids.append(np.ascontiguousarray(text_sha256[:, :ID_BYTES]).view(">u8").astype(np.uint64))
             self.copies.append(pc.fill_null(batch["copy"], 0).to_numpy())
             if self.visit is not None:
@@ -421,6 +436,21 @@ class _Recount:
             for entry in once[name].value_counts().to_pylist():
                 if entry["values"] is not None:
                     counts[entry["values"]] += entry["counts"]
+
+    def _add_verified(
+        self, batch: pa.RecordBatch, at: NDArray[np.int64], tokens: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> None:
+        if len(at) == 0:
+            return
+        taken = pa.array(at)
+        codes, origins = distinct_rows([batch[name].take(taken) for name in ("source", "shard")])
+        first = (pc.fill_null(batch["copy"], 0).to_numpy()[at] == 0).astype(np.int64)
+        columns = [np.ones_like(first), first, tokens[at], sizes[at]]
+        summed = [_sum_by(codes, values, len(origins)) for values in columns]
+        added = self.audit.verified_by
+        for code, (source, shard) in enumerate(origins):
+            key = str(source), self.manifests.get((source, shard))
+            added[key] = added.get(key, _NOTHING).plus(Totals(*(column[code] for column in summed)))
 
     def _certificate_agrees(self, row_groups: int) -> None:
         audit = self.audit
