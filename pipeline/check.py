@@ -18,6 +18,7 @@ from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
 from pipeline.errors import BadInput, UsageError
 from pipeline.outcome import Outcome
+from pipeline.report import bands_line
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.columns import ColumnMap
@@ -62,12 +63,13 @@ def check_config(config: Config) -> Outcome:
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
     lines += [f"warning: {warning}" for warning in custody.warnings]
-    lines += [bound["text"], "Next: anchormix run with the same config."]
+    bands = settings.told_bands(config)
+    lines += [bands_line(bands), bound["text"], "Next: anchormix run with the same config."]
     return Outcome(
         "\n".join(lines),
         output=config.output,
         totals={"shards": len(shards), "bytes": sum(shard.size for shard in shards)},
-        details={"sources": looks, "floor_bound": bound},
+        details={"sources": looks, "floor_bound": bound, "bands": bands},
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config_kinds import is_url, nearest
 from pipeline.config_rules import Rule
 from pipeline.config_yaml import At
+from transforms.kernels.bands import choose_bands
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -76,7 +77,15 @@ def check_config(config: Config, at: At) -> None:
             _check_rule(config, rule, place, at / "mix" / rules, sources)
     _check_revoked(config, at / "trust" / "revoked")
     _check_as_of(config, at)
+    _check_bands(config, at / "dedup" / "permutations")
     _check_paths(config, at)
+
+
+def _check_bands(config: Config, at: At) -> None:
+    try:
+        choose_bands(float(config.dedup.threshold), config.dedup.permutations)
+    except ValueError as error:
+        at.fail("bad_value", str(error), config.dedup.permutations)
 
 
 def _distinct(names: Iterable[str], what: str, at: At) -> None:

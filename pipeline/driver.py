@@ -96,13 +96,15 @@ def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
     summary = planned.plan.summary()
     survived = _survival(config, indexed, planned)
+    bands = settings.told_bands(config)
     return Outcome(
-        plan_table(summary, sizes, survived),
+        plan_table(summary, sizes, survived, bands),
         output=config.index,
         totals=summary["totals"],
         details={
             "plan": summary,
             "floor_table": sizes,
+            "bands": bands,
             "survival": survived,
             "duplicates": indexed.fates.duplicates,
         },

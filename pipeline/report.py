@@ -28,7 +28,7 @@ from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
 from transforms.kernels.schemas import Provenance
 
-__all__ = ["plan_table", "survival_tables", "verdict_table", "verification_table", "write_report"]
+__all__ = ["bands_line", "plan_table", "survival_tables", "verdict_table", "verification_table", "write_report"]
 
 _SCOPES = {
     "mix": "The mix",
@@ -108,10 +108,12 @@ def plan_table(
     plan: Mapping[str, Any],
     sizes: Sequence[Mapping[str, Any]],
     survival: Mapping[str, Any] | None = None,
+    bands: Mapping[str, Any] | None = None,
     *,
     color: bool | None = None,
 ) -> str:
-    """A plan for the terminal: what each stratum gives, which rules bind, how large other floors would let it be."""
+    """A plan for the terminal: what each stratum gives, which rules bind, how large other floors would let it be, and
+    how near-duplicates were found."""
     console = _Screen(color)
     measure = plan["measure"]
     strata = [
@@ -132,9 +134,20 @@ def plan_table(
     if sizes:
         console.table(["floor", f"largest mix, {measure}"], [[s["floor"], f"{s['largest']:,}"] for s in sizes], right=1)
     console.survival(survival)
+    if bands:
+        console.line("\n", bands_line(bands))
+        console.table(["Jaccard", *bands["curve"]], [["compared", *(p[:6] for p in bands["curve"].values())]])
     for note in plan["notes"]:
         console.line("Note: ", note)
     return console.text()
+
+
+def bands_line(bands: Mapping[str, Any]) -> str:
+    """Which pairs are compared exactly: those that share a band of their signatures."""
+    return (
+        f"near-duplicates: {bands['bands']} bands of {bands['rows']} rows; a pair is compared exactly with probability "
+        f"{bands['at_threshold'][:6]} at Jaccard {bands['threshold']} and {bands['at_sought'][:6]} at {bands['sought']}"
+    )
 
 
 class _Screen:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from typing import Any
 
 from pipeline.catalog import known_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from pipeline.errors import UsageError
 from transforms.batches import MAX_BATCH_ROWS
-from transforms.kernels import columns, minhash, mixture
+from transforms.kernels import bands, columns, minhash, mixture
 from transforms.kernels.provenance import SourceRules
 from transforms.mixture import Draw
 from transforms.provenance import Exclusion, FateRules
@@ -135,6 +136,10 @@ def removal_edges() -> int:
 
 
 _REMOVAL_EDGES = 100_000_000
+
+
+def told_bands(config: Config) -> dict[str, Any]:
+    return bands.told_bands(float(config.dedup.threshold), config.dedup.permutations)
 
 
 def threshold(config: Config) -> Fraction:

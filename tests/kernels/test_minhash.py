@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from transforms.kernels.bands import told_bands
 from transforms.kernels.minhash import (
     Bands,
     MinHashParams,
@@ -152,6 +154,33 @@ def test_bands_fit_reach_the_recall_and_cannot_be_more_selective(threshold: floa
     similarity = min(threshold + 0.05, (1 + threshold) / 2)
     for rows in range(bands.rows + 1, permutations + 1):
         assert candidate_probability(Bands(permutations // rows, rows), similarity) < 0.995
+
+
+@given(st.floats(0.001, 1.0), st.integers(16, 1024))
+@example(0.8, 128)
+@example(1.0, 16)
+def test_every_threshold_reaches_the_recall_or_says_what_would(threshold: float, permutations: int) -> None:
+    """Of all that a config may ask for."""
+    try:
+        bands = choose_bands(threshold, permutations)
+    except ValueError as error:
+        (needed,) = map(int, re.findall(r"at least (\d+) permutations", str(error)))
+        bands = choose_bands(threshold, needed)
+        assert permutations < bands.bands * bands.rows <= 1024
+    assert candidate_probability(bands, min(threshold + 0.05, 1.0)) >= 0.995
+    told = told_bands(threshold, bands.bands * bands.rows)
+    assert float(told["at_sought"]) >= 0.995
+    curve = [float(probability) for probability in told["curve"].values()]
+    assert curve == sorted(curve)
+    assert {"0.1", "0.5", "0.9", told["threshold"], told["sought"]} <= told["curve"].keys()
+
+
+def test_the_default_bands_as_they_are_told() -> None:
+    told = told_bands(0.8, 128)
+    assert (told["bands"], told["rows"], told["threshold"], told["sought"]) == (18, 7, "0.8", "0.85")
+    # 1 - (1 - s^7)^18, by hand: .8^7 = .2097152, .85^7 = .3205771
+    assert (told["at_threshold"], told["at_sought"]) == ("0.985542", "0.999048")
+    assert told["curve"]["0.5"] == "0.131664"
 
 
 def test_bands_that_cannot_be_chosen_say_what_would_do() -> None:

@@ -15,6 +15,7 @@ from pipeline import check
 from pipeline.attest import write_keypair
 from pipeline.cli import main
 from pipeline.samples import write_rows
+from transforms.kernels.bands import told_bands
 
 
 def checked(config: Path) -> dict[str, Any]:
@@ -124,3 +125,17 @@ def test_what_is_said_of_the_floor_is_certain(tmp_path: Path) -> None:
     unlisted = checked(corpus.minimal_config(tmp_path, sources={"press": {"files": ["shards/other/*"]}}))
     assert unlisted["floor_bound"]["bound"] == 0
     assert "no shard of a source with custody is verified" in unlisted["floor_bound"]["text"]
+
+
+def test_bands_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    told = anchormix("check", corpus.minimal_config(tmp_path, dedup={"threshold": 0.5}))
+    assert told.line["bands"] == told_bands(0.5, 128)
+    assert float(told.line["bands"]["at_sought"]) >= 0.995
+
+
+def test_too_few_permutations_for_a_threshold_are_refused(tmp_path: Path) -> None:
+    config = corpus.minimal_config(tmp_path, dedup={"threshold": 0.05, "permutations": 16})
+    told = anchormix("check", config)
+    assert (told.exit, told.code) == (2, "bad_value")
+    assert told.message.startswith("dedup.permutations = 16: 16 permutations cannot find 99.5% of the pairs")
+    assert "use at least 51 permutations or a higher threshold" in told.message

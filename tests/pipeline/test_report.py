@@ -21,6 +21,7 @@ from pipeline.manifest import RuleClaim
 from pipeline.report import _page, plan_table, survival_tables, verdict_table, verification_table, write_report
 from pipeline.survival import duplicates, survival
 from pipeline.verify import verify_mix
+from transforms.kernels.bands import told_bands
 
 EVIL = "<script>alert('x')</script>"
 
@@ -83,6 +84,10 @@ def test_a_broken_rule_never_reads_as_kept(share: Fraction, counted: tuple[int, 
     told = plan_table(plan, [{"floor": "1/2", "largest": 1000}], color=False)
     assert shown in told
     assert "1,000" in told
+    assert "near-duplicates" not in told
+    banded = plan_table(plan, [], bands=told_bands(0.8, 128), color=False)
+    assert "18 bands of 7 rows" in banded
+    assert "0.9855 at Jaccard 0.8 and 0.9990 at 0.85" in banded
     cap = {**plan, "rules": [{**rule, "kind": "cap"}]}
     assert shown not in plan_table(cap, [], color=False)
 

@@ -14,6 +14,7 @@ import pytest
 from runs import PublishedMix, anchormix
 
 from pipeline.survival import LOST_AT, STEPS, differing_provenance, duplicates, survival
+from transforms.kernels.bands import told_bands
 from transforms.kernels.schemas import Fate
 
 # Of 9 near copies, those with one and two words replaced are at or above the threshold of .8.
@@ -92,6 +93,10 @@ def test_index_tells_what_dedup_left(told: dict[str, dict[str, Any]]) -> None:
     for step, total in found["all"].items():
         for what in ("documents", "tokens"):
             assert total[what] == sum(source[step][what] for source in sources)
+
+
+def test_plan_tells_how_near_duplicates_are_found(told: dict[str, dict[str, Any]]) -> None:
+    assert told["plan"]["bands"] == told_bands(0.8, 128)
 
 
 def test_plan_and_run_go_on_to_the_mix(told: dict[str, dict[str, Any]], project: Path) -> None:

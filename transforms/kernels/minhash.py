@@ -6,7 +6,6 @@ holds after being fed fold32 of every shingle hash. Candidates found by them are
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from transforms.kernels.bands import Bands, candidate_probability, choose_bands
 from transforms.kernels.hashing import mix64
 from transforms.kernels.text import Words
 
@@ -31,10 +31,6 @@ __all__ = [
     "signatures",
     "sorted_sets",
 ]
-
-RECALL = 0.995
-"""The least probability with which bands make a candidate of a pair RECALL_MARGIN above the threshold."""
-RECALL_MARGIN = 0.05
 
 SAMPLED_FROM = 16
 _SAMPLE_SHIFT = np.uint64(60)  # of a 64-bit hash: leaves the four bits that are zero once in SAMPLED_FROM
@@ -251,40 +247,6 @@ def _sample(
         n_taken = kept
         offsets[document + 1] = n_taken
     return taken[:n_taken].copy(), offsets
-
-
-class Bands(NamedTuple):
-    """A signature cut into `bands` of `rows` slots: documents equal in a whole band become candidates."""
-
-    bands: int
-    rows: int
-
-
-def candidate_probability(bands: Bands, similarity: float) -> float:
-    """How probably a pair of this Jaccard similarity shares a band."""
-    return 1.0 - (1.0 - similarity**bands.rows) ** bands.bands
-
-
-def choose_bands(threshold: float, permutations: int) -> Bands:
-    """The most rows a band, hence the fewest false candidates, that still find RECALL of the pairs of a similarity
-    RECALL_MARGIN above the threshold, using as many whole bands as there are slots for.
-
-    Close to 1 the margin shrinks to half of what is left: identical pairs alone would ask for one band of everything.
-    """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1, got {permutations}")
-    similarity = min(threshold + RECALL_MARGIN, (1 + threshold) / 2)
-    for rows in range(permutations, 0, -1):
-        bands = Bands(permutations // rows, rows)
-        if candidate_probability(bands, similarity) >= RECALL:
-            return bands
-    needed = math.ceil(math.log(1 - RECALL) / math.log(1 - similarity))
-    raise ValueError(
-        f"{permutations} permutations cannot find {RECALL:.1%} of the pairs of similarity {similarity:.2f} "
-        f"that a threshold of {threshold} asks for; use at least {needed} permutations or a higher threshold"
-    )
 
 
 def band_hashes(signatures: NDArray[np.uint32], bands: Bands) -> NDArray[np.uint64]:
