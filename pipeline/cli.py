@@ -338,7 +338,8 @@ def _command_line() -> list[str]:
 
 
 def console() -> None:
-    """The installed command: `main`, and an end that does not wait for threads which a failed runner left behind."""
+    """The installed command: `main`, and an end that neither waits for threads which a runner left behind nor lets them
+    complain that the interpreter is going."""
     code: Any = 0
     keep_memory()
     try:
@@ -347,6 +348,6 @@ def console() -> None:
         code = ended.code
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    if threading.active_count() > 1:
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)

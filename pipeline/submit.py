@@ -100,6 +100,9 @@ def _beam_log(in_process: bool) -> Iterator[_BeamLog]:
     try:
         with aside:
             yield handler
+    except KeyboardInterrupt:
+        propagated = False  # threads work on until the process ends, on files that are removed under their hands
+        raise
     finally:
         logger.propagate = propagated
         logger.removeHandler(handler)
