@@ -203,6 +203,7 @@ def _tagged(
         {
             "label": rows["label"],
             "generator": rows["generator"],
+            "origin": rows["origin"],
             "artefacts": artefact_bits(rows["text"]),
         }
     )

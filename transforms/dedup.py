@@ -287,7 +287,7 @@ class _ReadCandidates(PooledDoFn):
     def _texts(self, task: DedupTask, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
         """The texts at these places, up to the first that is not what was indexed."""
         split = task.split
-        facts = read_facts(split, ["row", "digest"])
+        facts = read_facts(split, ["row", "part", "digest"])
         digests = digests_of(facts)[places]
         read = 0
         for batch in read_texts_at(
@@ -296,6 +296,7 @@ class _ReadCandidates(PooledDoFn):
             file_format(split),
             self._settings[task.settings].columns,
             facts["row"].to_numpy()[places],
+            facts["part"].to_numpy()[places],
             row_groups=split.row_groups,
             first_row=split.first_row,
         ):

@@ -85,6 +85,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
                 batch_bytes=settings.batch_bytes,
                 batch_rows=settings.batch_rows,
                 max_document=MAX_DOCUMENT_BYTES,
+                on_located=summary.note_reading,
             ):
                 facts = batch_facts(batch, settings, schema, statistics)
                 _count(summary, facts)
@@ -153,7 +154,7 @@ def batch_facts(
         "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
         "signature": fixed_binary(signatures.view(np.uint8)),
         "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
-        **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label")},
+        **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label", "origin")},
         **{KEEP_PREFIX + name: batch[KEEP_PREFIX + name] for name in settings.kept},
     }
     return pa.RecordBatch.from_arrays(

@@ -298,6 +298,7 @@ class _SendRows(PooledDoFn):
             file_format(split),
             self._sources[split.source].columns,
             facts["row"].to_numpy()[places],
+            facts["part"].to_numpy()[places],
             row_groups=split.row_groups,
             first_row=split.first_row,
         )

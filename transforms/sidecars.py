@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, groups, pack, unpack
 from transforms.kernels import diversity, minhash, text
-from transforms.kernels.columns import ColumnMap
+from transforms.kernels.columns import ColumnMap, Located
 from transforms.kernels.records import FileFormat
 from transforms.kernels.schemas import DIGEST_BYTES, Status, facts_schema
 
@@ -52,11 +52,19 @@ class Summary:
     words: int = 0
     tokens: int = 0
     text_bytes: int = 0
-    labels_seen: int = 0
+    form: str = ""  # plain, join, messages or parts: how text is made; empty where there is no row
+    data_set: str | None = None  # recognised by its columns
+    unexplained: list[str] = field(default_factory=list)  # columns that look like labels of origin, and are not used
     file_digest: str | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
     failure: str | None = None
     failure_code: str | None = None
+
+    def note_reading(self, located: Located) -> None:
+        """How the file is read, told before its first row."""
+        self.form = located.form_name
+        self.data_set = located.data_set.name if located.data_set else None
+        self.unexplained = list(located.labels)
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()

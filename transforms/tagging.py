@@ -97,7 +97,7 @@ class TaggedSplit:
         return (self.status == Status.OK) & self.reasons.is_null().to_numpy(zero_copy_only=False)
 
 
-_TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id", "generator", "label"]
+_TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id", "generator", "label", "origin"]
 
 
 def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:

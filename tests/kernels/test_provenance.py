@@ -143,10 +143,20 @@ def test_only_what_is_more_than_a_hint_contests(items: frozenset[Assertion]) -> 
     assert not is_contested(items - {CUSTODY})
 
 
-def facts(label: list[str | None], generator: list[str | None], artefacts: list[int]) -> pa.RecordBatch:
+def facts(
+    label: list[str | None],
+    generator: list[str | None],
+    artefacts: list[int],
+    origin: list[str | None] | None = None,
+) -> pa.RecordBatch:
     return pa.record_batch(
-        [pa.array(label, pa.string()), pa.array(generator, pa.string()), pa.array(artefacts, pa.uint64())],
-        ["label", "generator", "artefacts"],
+        [
+            pa.array(label, pa.string()),
+            pa.array(generator, pa.string()),
+            pa.array(origin or [None] * len(label), pa.string()),
+            pa.array(artefacts, pa.uint64()),
+        ],
+        ["label", "generator", "origin", "artefacts"],
     )
 
 

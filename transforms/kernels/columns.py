@@ -7,11 +7,22 @@ the dots comes first. Recognition settles on the first existing candidate, once 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from transforms.kernels.recognisers import (
+    Claim,
+    DataSet,
+    FieldRule,
+    Rule,
+    Voice,
+    disclosure_fields,
+    path_claims,
+    recognise,
+    unexplained_labels,
+)
 from transforms.kernels.schemas import KEEP_PREFIX
 
 __all__ = [
@@ -19,10 +30,12 @@ __all__ = [
     "Auto",
     "Column",
     "ColumnMap",
+    "Explode",
     "Join",
     "Located",
     "Messages",
     "MissingColumn",
+    "OnLocated",
     "TextColumn",
     "locate",
     "missing",
@@ -64,6 +77,8 @@ FIELDS = ("doc_id", "language", "license", "url", "date", "generator", "label", 
 _KEYS_OF_USERS = {"doc_id": "columns.id", "n_tokens": "tokens.column"}
 """What a config calls a field, where it is not columns.<field>."""
 
+_CONVERSATIONS = ("messages", "conversation", "conversations")
+
 Column = Auto | str | None
 """Recognised, a path, or off."""
 
@@ -94,7 +109,19 @@ class Messages:
     count: tuple[str, ...] = ()  # roles whose messages make the text; none named means all
 
 
+@dataclass(frozen=True)
+class Explode:
+    """One document for each text of a row: of every path in turn its value, or every item of its list.
+
+    Nobody writes this in a config: it is how a recognised data set of pairs is read.
+    """
+
+    paths: tuple[str, ...]
+    voices: tuple[Voice, ...]
+
+
 TextColumn = Auto | str | Join | Messages
+ReadColumn = str | Join | Messages | Explode
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,7 @@ class ColumnMap:
     label: Column = None
     n_tokens: Column = None
     keep: tuple[tuple[str, str], ...] = ()  # (name in the mix, path in the file)
+    origins: bool = True  # whether to read what recognised columns say of origin
 
     def __post_init__(self) -> None:
         for name in ("label", "n_tokens"):
@@ -133,7 +161,7 @@ class ColumnMap:
 
     def text_only(self) -> ColumnMap:
         """The same text without anything beside it."""
-        return ColumnMap(self.text, None, None, None, None, None, None)
+        return ColumnMap(self.text, None, None, None, None, None, None, origins=False)
 
 
 class MissingColumn(Exception):
@@ -150,9 +178,9 @@ class MissingColumn(Exception):
         holds = f"it has {', '.join(self.existing)}" if self.existing else "it has no columns"
         if self.wanted is None:
             known = ", ".join(CANDIDATES["text"])
-            return (
-                f"{self.path}: no text column was recognised ({known}); {holds}. Name the one to read as columns.text"
-            )
+            chat = next((name for name in self.existing if name.lower() in _CONVERSATIONS), None)
+            name = f"{{messages: {chat}}} as columns.text" if chat else "the one to read as columns.text"
+            return f"{self.path}: no text column was recognised ({known}); {holds}. Name {name}"
         near = difflib.get_close_matches(self.wanted, self.existing, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else "name one of these, or null to leave it out"
         return f"{self.path}: there is no column {self.wanted!r}, named as {self.role}; {holds}; {hint}"
@@ -160,14 +188,47 @@ class MissingColumn(Exception):
 
 @dataclass(frozen=True)
 class Located:
-    """The columns to read from one shard."""
+    """The columns to read from one shard, and what its data set and folders are known to say of origin."""
 
+    form: ReadColumn  # how text is made of its columns, settled
     text: tuple[Keys, ...]
     fields: Mapping[str, Keys]  # a name of FIELDS, or KEEP_PREFIX and a kept name
     unseen: tuple[MissingColumn, ...] = ()
+    data_set: DataSet | None = None
+    voice: Voice = Voice.NOBODY  # of a plain text column that is part of a recognised data set
+    rule: Rule | None = None  # of the data set,
+    said: Mapping[str, Keys] = field(default_factory=dict)  # and the columns that it reads
+    disclosed: Mapping[Keys, FieldRule] = field(default_factory=dict)
+    path_claims: tuple[Claim, ...] = ()
+    labels: tuple[str, ...] = ()  # columns that look like a label of origin and assert nothing
 
     def columns(self) -> set[Keys]:
-        return {*self.text, *self.fields.values()}
+        return {*self.text, *self.fields.values(), *self.told()}
+
+    def told(self) -> set[Keys]:
+        """The columns that say something of origin."""
+        return {*self.said.values(), *self.disclosed}
+
+    @property
+    def makes_parts(self) -> bool:
+        """Whether a row makes several documents."""
+        return isinstance(self.form, Explode)
+
+    @property
+    def form_name(self) -> str:
+        """plain, join, messages or parts."""
+        match self.form:
+            case Explode():
+                return "parts"
+            case Messages():
+                return "messages"
+            case Join():
+                return "join"
+        return "plain"
+
+
+OnLocated = Callable[[Located], None]
+"""Told once what was located, before any row is read."""
 
 
 def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
@@ -185,12 +246,17 @@ def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
             unseen.append(MissingColumn(path, role, wanted, existing))
         return keys or tuple(wanted.split("."))
 
-    text = tuple(found("columns.text", wanted) for wanted in columns.text_paths)
+    data_set, spelled = recognise(tree) or (None, {})
     if columns.text is AUTO:
-        recognised = _recognise(tree, "text")
-        if recognised is None:
+        form = _recognised_text(tree, data_set, spelled)
+        if form is None:
             raise MissingColumn(path, "columns.text", None, existing)
-        text = (recognised,)
+    else:
+        form = _named_text(columns.text, data_set, spelled)
+    voice = Voice.NOBODY
+    if isinstance(form, str) and data_set is not None:
+        voice = next((part.voice for part in data_set.parts if spelled[part.column] == form), voice)
+    text = tuple(found("columns.text", wanted) for wanted in _paths_of_text(form))
     fields: dict[str, Keys] = {}
     for name in FIELDS:
         column: Column = getattr(columns, name)
@@ -200,7 +266,54 @@ def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
             fields[name] = keys
     for name, wanted in columns.keep:
         fields[KEEP_PREFIX + name] = found("keep", wanted)
-    return Located(text, fields, tuple(unseen))
+    if not columns.origins:
+        return Located(form, text, fields, tuple(unseen), data_set, voice)
+    rule = data_set.rule if data_set else None
+    taken = {*text, *([_find(tree, columns.label)] if isinstance(columns.label, str) else [])}
+    return Located(
+        form,
+        text,
+        fields,
+        tuple(unseen),
+        data_set,
+        voice,
+        rule=rule,
+        said={name: (spelled[name],) for name in rule.columns} if rule else {},
+        disclosed={keys: told for keys, told in disclosure_fields(tree).items() if keys not in taken},
+        path_claims=path_claims(path),
+        labels=tuple(unexplained_labels((name for name in tree if (name,) not in taken), data_set)),
+    )
+
+
+def _recognised_text(tree: Tree, data_set: DataSet | None, spelled: Mapping[str, str]) -> ReadColumn | None:
+    """The text of a recognised data set, or the first column whose name says that it is the text."""
+    usual = _recognise(tree, "text")
+    if data_set is not None and "text" not in spelled:
+        if data_set.parts:
+            paths = tuple(spelled[part.column] for part in data_set.parts)
+            return Explode(paths, tuple(part.voice for part in data_set.parts))
+        if data_set.messages:
+            return Messages(spelled[data_set.messages])
+        if data_set.text:
+            return spelled[data_set.text]
+    return usual[0] if usual else None
+
+
+def _named_text(text: TextColumn, data_set: DataSet | None, spelled: Mapping[str, str]) -> ReadColumn:
+    """As named; a column of lists that is one part of a recognised data set gives the documents of that part."""
+    assert not isinstance(text, Auto)
+    for part in data_set.parts if data_set else ():
+        if part.lists and text == spelled[part.column]:
+            return Explode((text,), (part.voice,))
+    return text
+
+
+def _paths_of_text(form: ReadColumn) -> tuple[str, ...]:
+    match form:
+        case Join(paths=paths) | Explode(paths=paths):
+            return paths
+        case Messages(path=path) | str(path):
+            return (path,)
 
 
 def missing(columns: ColumnMap, tree: Tree, path: str) -> list[MissingColumn]:

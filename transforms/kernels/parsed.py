@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from transforms.kernels.columns import Keys, Located, TextColumn
+from transforms.kernels.columns import Keys, Located, Messages
 from transforms.kernels.hashing import byte_spans
+from transforms.kernels.origins import origin_column
+from transforms.kernels.recognisers import Voice
 from transforms.kernels.schemas import KEEP_PREFIX, Status, parsed_schema
 from transforms.kernels.text import blank, valid_utf8
 from transforms.kernels.values import as_count, as_text, compose, first_problem, utf8_problem
@@ -32,45 +35,64 @@ class Limits:
 
 def parsed_batch(
     first_row: int,
-    column: TextColumn,
     located: Located,
     values: Mapping[Keys, pa.Array],
     kept: tuple[str, ...],
     limits: Limits,
     broken: pa.Array | None = None,
 ) -> pa.RecordBatch:
-    """The rows from `first_row` on, out of the raw values of their columns.
+    """The documents of the rows from `first_row` on, out of the raw values of their columns.
 
     `broken` says of each row why it could not be parsed at all, and is null where it could.
     """
     names = [".".join(keys) for keys in located.text]
-    text, problem = compose(column, names, [values[keys] for keys in located.text])
-    problem = first_problem(broken, problem)
-    problem = first_problem(problem, _unfit(names[0], text, limits.max_document))
-    rows = len(text)
-    status = np.zeros(rows, np.uint8)
+    text, problem, voices, owner, part = compose(located.form, names, [values[keys] for keys in located.text], broken)
+    problem = first_problem(problem, _unfit(names, text, limits.max_document))
+    count = len(text)
+    status = np.zeros(count, np.uint8)
     if problem is None:
-        problem = pa.nulls(rows, pa.string())
-    elif problem.null_count < rows:
+        problem = pa.nulls(count, pa.string())
+    elif problem.null_count < count:
         text = pc.if_else(problem.is_null(), text, pa.scalar(None, text.type))
     text = text.view(pa.large_string())
     status[blank(text)] = Status.EMPTY
     status[problem.is_valid().to_numpy(zero_copy_only=False)] = Status.BAD_RECORD
+    rows = np.arange(count) if owner is None else owner
+    if voices is None:
+        voices = np.full(count, located.voice, np.uint8)
+
+    def of_documents(column: pa.Array) -> pa.Array:
+        return column if owner is None else column.take(pa.array(owner))
+
     columns = {
-        "row": pa.array(np.arange(first_row, first_row + rows)),
-        "part": pa.array(np.zeros(rows, np.int32)),
+        "row": pa.array(first_row + rows),
+        "part": pa.array(np.zeros(count, np.int32) if part is None else part),
         "text": text,
         "status": pa.array(status),
         "problem": problem,
+        "origin": origin_column(
+            located, {keys: of_documents(as_text(values[keys])) for keys in located.told()}, voices
+        ),
     }
     schema = parsed_schema(kept)
-    for field in list(schema)[len(columns) :]:
+    for field in schema:
+        if field.name in columns:
+            continue
         keys = located.fields.get(field.name)
         if keys is None:
-            columns[field.name] = pa.nulls(rows, field.type)
+            columns[field.name] = pa.nulls(count, field.type)
         else:
-            columns[field.name] = (as_count if field.name == "n_tokens" else as_text)(values[keys])
+            columns[field.name] = of_documents((as_count if field.name == "n_tokens" else as_text)(values[keys]))
+    if (unnamed := _not_by_the_model(located, voices)) is not None:
+        columns["generator"] = pc.if_else(pa.array(unnamed), pa.scalar(None, pa.string()), columns["generator"])
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _not_by_the_model(located: Located, voices: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Documents of rows that name a model which did not write them: the people's part of a pair, a user's turns."""
+    if located.data_set is not None and located.data_set.has_speakers:
+        return (voices & np.uint8(Voice.MODEL)) == 0
+    return voices == np.uint8(Voice.HUMAN) if isinstance(located.form, Messages) else None
 
 
 def bounded(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
@@ -90,7 +112,7 @@ def bounded(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
         start = stop
 
 
-def _unfit(name: str, text: pa.Array, max_document: int) -> pa.Array | None:
+def _unfit(names: list[str], text: pa.Array, max_document: int) -> pa.Array | None:
     """Of documents that are too long or not UTF-8: why."""
     _, starts, stops = byte_spans(text)
     sizes = stops - starts
@@ -98,6 +120,7 @@ def _unfit(name: str, text: pa.Array, max_document: int) -> pa.Array | None:
     unfit = np.flatnonzero((sizes > max_document) | ~valid)
     if not len(unfit):
         return None
+    name = " or ".join(names) if len(names) > 1 else names[0]
     problems: list[str | None] = [None] * len(text)
     for row in unfit.tolist():
         if sizes[row] > max_document:

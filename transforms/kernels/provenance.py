@@ -21,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from transforms.kernels.artefacts import recognisers_in, shown_in
+from transforms.kernels.recognisers import Claim, unpack_claims
 from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Likeness, Provenance
 
 __all__ = [
@@ -128,6 +129,8 @@ class SourceRules:
     """Values of the label column and the provenance that each declares."""
     license: str | None = None
     """Of rows that carry none of their own; a licence is never evidence of origin."""
+    card: tuple[Claim, ...] = ()
+    """What the data cards beside the files say of all of them."""
 
     def __post_init__(self) -> None:
         if self.declare not in _BELIEFS:
@@ -184,14 +187,14 @@ def tag(
     rules: SourceRules,
     known: KnownMarks | None = None,
 ) -> Tags:
-    """Tags for the documents of one shard, from their columns `label`, `generator` and `artefacts`.
+    """Tags for the documents of one shard, from their columns `label`, `generator`, `origin` and `artefacts`.
 
     `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what; `known`
     which of them are like text known to be synthetic.
     """
     if known is None:
         known = KnownMarks.none(facts.num_rows)
-    columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "artefacts")]
+    columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "origin", "artefacts")]
     columns += [_dictionary(known.likeness), _dictionary(known.generator)]
     held = np.zeros(facts.num_rows, bool) if covered is None else covered
     codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64)]
@@ -201,14 +204,15 @@ def tag(
         _decide(
             values[0][label],
             values[1][generator],
-            values[2][bits] or 0,
-            values[3][likeness],
-            values[4][known_generator],
+            values[2][origin],
+            values[3][bits] or 0,
+            values[4][likeness],
+            values[5][known_generator],
             bool(proof),
             custody_detail,
             rules,
         )
-        for label, generator, bits, likeness, known_generator, proof in combinations.T.tolist()
+        for label, generator, origin, bits, likeness, known_generator, proof in combinations.T.tolist()
     ]
 
     def spread(field: str, kind: pa.DataType) -> pa.Array:
@@ -271,7 +275,8 @@ class _Verdict:
     evidence: list[dict[str, str]]
 
 
-_NO_GENERATOR = frozenset({"", "none"})
+_NO_GENERATOR = frozenset({"", "none", "null", "nan"})
+_BINARY = frozenset({"0", "1", "true", "false", "yes", "no"})
 _HUMAN_GENERATOR = "human"
 
 
@@ -289,6 +294,13 @@ class _Findings:
         self.assertions.add(Assertion(provenance, Strength.DECLARED, of_row))
         self.note(Strength.DECLARED, kind, rule, detail)
 
+    def claim(self, claim: Claim, of_card: bool) -> None:
+        strength = Strength[claim.strength.upper()]
+        if claim.provenance is not None:
+            said = Provenance.from_label(claim.provenance)
+            self.assertions.add(Assertion(said, strength, of_row=not of_card, of_card=of_card))
+        self.note(strength, "card" if of_card else "data_set", claim.rule, claim.detail)
+
     @property
     def evidence(self) -> list[dict[str, str]]:
         return [
@@ -303,6 +315,7 @@ _KNOWN_KIND = "known_synthetic"
 def _decide(
     label: str | None,
     generator: str | None,
+    origin: str | None,
     artefacts: int,
     likeness: int | None,
     known_generator: str | None,
@@ -320,8 +333,14 @@ def _decide(
     if rules.declare != "unknown":
         belief = Provenance.from_label(rules.declare)
         found.declare(belief, False, "source", f"sources.{rules.source}.declare", rules.declare)
-    named = _read_generator(generator, rules, found)
+    claims = unpack_claims(origin)
+    named = [_read_generator(generator, rules, found)]
+    named += sorted(claim.generator for claim in (*claims, *rules.card) if claim.generator)
     _read_label(label, rules, found)
+    for claim in claims:
+        found.claim(claim, of_card=False)
+    for claim in rules.card:
+        found.claim(claim, of_card=True)
     _read_artefacts(artefacts, found)
     if likeness is not None:
         found.assertions.add(_KNOWN)
@@ -330,13 +349,16 @@ def _decide(
     assertions = frozenset(found.assertions)
     provenance = combine(assertions)
     is_synthetic = provenance == Provenance.SYNTHETIC
-    kind = (rules.synthetic_kind or _KINDS[0]) if rules.is_synthetic else _KINDS[0]
+    kinds = {claim.kind for claim in (*claims, *rules.card) if claim.kind}
+    kind = rules.synthetic_kind if rules.is_synthetic else next(iter(kinds)) if len(kinds) == 1 else None
     return _Verdict(
         provenance=provenance,
         before_demotion=combine(frozenset(a for a in assertions if a.strength != Strength.DETECTED)),
         contested=is_contested(assertions),
-        generator=(rules.synthetic_generator or named or known_generator) if is_synthetic else None,
-        kind=kind if is_synthetic else None,
+        generator=next(filter(None, [rules.synthetic_generator, *named, known_generator]), None)
+        if is_synthetic
+        else None,
+        kind=(kind or _KINDS[0]) if is_synthetic else None,
         evidence=found.evidence,
     )
 
@@ -345,6 +367,10 @@ def _read_generator(generator: str | None, rules: SourceRules, found: _Findings)
     """The model that the row names, if it names one."""
     said = (generator or "").strip()
     if said.lower() in _NO_GENERATOR:
+        return None
+    if said.lower() in _BINARY:
+        rule = f"sources.{rules.source}.columns.generator"
+        found.note(Strength.HEURISTIC, "generator", rule, f"{said} names nobody: it is a label without a meaning")
         return None
     is_human = said.lower() == _HUMAN_GENERATOR
     provenance = Provenance.HUMAN if is_human else Provenance.SYNTHETIC

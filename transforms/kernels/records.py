@@ -14,7 +14,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.kernels.columns import AUTO, Column, ColumnMap, Join, Messages, MissingColumn, TextColumn, missing
+from transforms.kernels.columns import (
+    AUTO,
+    Column,
+    ColumnMap,
+    Join,
+    Located,
+    Messages,
+    MissingColumn,
+    OnLocated,
+    TextColumn,
+    missing,
+)
 from transforms.kernels.columns import paths_of as _paths_of
 from transforms.kernels.parsed import Limits, bounded
 from transforms.kernels.records_csv import csv_tree, read_csv
@@ -87,6 +98,10 @@ def detect_format(path: str) -> FileFormat:
     return FileFormat(kind, compression)
 
 
+def _ignore(located: Located) -> None:
+    pass
+
+
 def row_groups(opener: Opener, path: str = "the file") -> list[RowGroup]:
     """Rows and uncompressed bytes of every row group of a Parquet file."""
     with opened(opener, path) as source:
@@ -104,10 +119,12 @@ def read_records(
     batch_bytes: int = BATCH_BYTES,
     batch_rows: int = BATCH_ROWS,
     max_document: int = MAX_DOCUMENT,
+    on_located: OnLocated = _ignore,
 ) -> Iterator[pa.RecordBatch]:
     """All rows, or those of row groups row_groups[0] to row_groups[1] - 1, as batches of `parsed_schema(kept)`.
 
-    A batch has at most `batch_rows` rows and `batch_bytes` of text and kept values, or exactly one document.
+    A batch has at most `batch_rows` documents and `batch_bytes` of text and kept values, or exactly one document.
+    `on_located` is told how the file is read, before the first batch; of a file without rows nothing is told.
 
     Raises:
         UnreadableFile: the file cannot be read to its end.
@@ -115,7 +132,7 @@ def read_records(
             may first appear anywhere, so its absence is known at the end only.
     """
     limits = Limits(batch_bytes, batch_rows, max_document)
-    yield from _read(opener, path, fmt, columns, limits, row_groups, first_row, lambda first, rows: True)
+    yield from _read(opener, path, fmt, columns, limits, row_groups, first_row, lambda first, rows: True, on_located)
 
 
 def read_texts_at(
@@ -124,6 +141,7 @@ def read_texts_at(
     fmt: FileFormat,
     columns: ColumnMap,
     rows: NDArray[np.int64],
+    parts: NDArray[Any] | None = None,
     *,
     row_groups: tuple[int, int] | None = None,
     first_row: int = 0,
@@ -131,36 +149,55 @@ def read_texts_at(
     batch_rows: int = BATCH_ROWS,
     max_document: int = MAX_DOCUMENT,
 ) -> Iterator[pa.RecordBatch]:
-    """Row, part and text of the given rows of the shard, which ascend; bounded as `read_records` is.
+    """Row, part and text of documents of the shard; bounded as `read_records` is.
 
-    Row groups, and blocks of lines, without such a row are passed over, and nothing behind the last one is read.
+    With `parts` exactly the documents (rows[i], parts[i]), which ascend and of which a row may have several; without,
+    all documents of the given rows, which ascend too, each one once. Row groups, and blocks of lines, without such a
+    row are passed over, and nothing behind the last one is read.
 
     Raises:
-        UnreadableFile: also if the file no longer has so many rows.
+        UnreadableFile: also if the file no longer has such a document.
     """
     if not len(rows):
         return
-    if (np.diff(rows) <= 0).any():
-        raise ValueError("rows must ascend, each one once; sort them before reading")
+    wanted_keys = _document_keys(rows, np.zeros(len(rows), np.int64) if parts is None else parts)
+    if (np.diff(wanted_keys) <= 0).any():
+        raise ValueError("rows, or rows and parts, must ascend, each one once; sort them before reading")
     limits = Limits(batch_bytes, batch_rows, max_document)
-    done = 0
+    done = 0  # documents, or without `parts` rows, that were found
 
     def wanted(first: int, count: int) -> bool:
         low, high = np.searchsorted(rows, [first, first + count])
         return bool(low < high)
 
-    for batch in _read(opener, path, fmt, columns.text_only(), limits, row_groups, first_row, wanted):
-        first = batch["row"][0].as_py()
-        stop = int(np.searchsorted(rows, first + batch.num_rows))
-        if stop > done:
+    several = False  # documents a row
+
+    def look(located: Located) -> None:
+        nonlocal several
+        several = located.makes_parts
+
+    for batch in _read(opener, path, fmt, columns.text_only(), limits, row_groups, first_row, wanted, look):
+        if batch["row"][0].as_py() > rows[-1]:
+            break
+        keys = _document_keys(batch["row"].to_numpy(), batch["part"].to_numpy() if parts is not None else 0)
+        first, stop = np.searchsorted(wanted_keys, [keys[0], keys[-1] + 1])
+        found = np.isin(keys, wanted_keys[first:stop])
+        if parts is not None and found.sum() < stop - first:
+            break
+        done = max(done, int(stop))
+        if found.any():
             chosen = batch.select(TEXTS.names)
-            if stop - done < batch.num_rows:
-                chosen = chosen.take(pa.array(rows[done:stop] - first))
-            done = stop
-            yield chosen
-        if done == len(rows):
+            yield chosen if found.all() else chosen.filter(pa.array(found))
+        if done == len(rows) and (parts is not None or not several):
             return
-    raise UnreadableFile(path, f"row {rows[done]} was asked for, but is not there: the file has changed")
+    if done < len(rows):
+        which = f"row {rows[done]}" + ("" if parts is None else f", part {parts[done]},")
+        raise UnreadableFile(path, f"{which} was asked for, but is not there: the file has changed")
+
+
+def _document_keys(rows: NDArray[np.int64], parts: NDArray[Any] | int) -> NDArray[np.int64]:
+    """(row, part) as one number; parts are numbers of 31 bits."""
+    return (np.asarray(rows, np.int64) << 31) | np.asarray(parts, np.int64)
 
 
 def peek(
@@ -223,15 +260,16 @@ def _read(
     groups: tuple[int, int] | None,
     first_row: int,
     wanted: Callable[[int, int], bool],
+    on_located: OnLocated,
 ) -> Iterator[pa.RecordBatch]:
     with opened(opener, path) as source:
         if fmt.kind == "parquet":
-            batches = read_parquet(source, path, columns, limits, first_row, groups, wanted)
+            batches = read_parquet(source, path, columns, limits, first_row, groups, wanted, on_located)
         else:
             pieces = decompressed(source, path, fmt.compression)
             if fmt.kind == "jsonl":
-                batches = read_jsonl(pieces, path, columns, limits, first_row, wanted)
+                batches = read_jsonl(pieces, path, columns, limits, first_row, wanted, on_located)
             else:
-                batches = read_csv(pieces, path, _delimiter(path), columns, limits, first_row, wanted)
+                batches = read_csv(pieces, path, _delimiter(path), columns, limits, first_row, wanted, on_located)
         for batch in batches:
             yield from bounded(batch, limits)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from transforms.kernels.columns import ColumnMap, Located, Tree, locate
+from transforms.kernels.columns import ColumnMap, Located, OnLocated, Tree, locate
 from transforms.kernels.parsed import Limits, parsed_batch
 from transforms.kernels.streams import UnreadableFile
 
@@ -44,6 +44,7 @@ def read_csv(
     limits: Limits,
     first_row: int,
     wanted: Callable[[int, int], bool],
+    on_located: OnLocated,
 ) -> Iterator[pa.RecordBatch]:
     """PARSED rows of the whole file."""
     records = _Records(pieces, path, delimiter, limits)
@@ -57,6 +58,7 @@ def read_csv(
             located = locate(columns, {name: {} for name in names}, path)
             if located.unseen:
                 raise located.unseen[0]
+            on_located(located)
             keys = sorted(located.columns())
             places = np.array([names.index(key[0]) for key in keys], np.int64)
         block, fields = records.take(places)
@@ -67,7 +69,7 @@ def read_csv(
             values = {
                 key: _gather(block, starts[:rows, place], stops[:rows, place], sound) for place, key in enumerate(keys)
             }
-            yield parsed_batch(row, columns.text, located, values, columns.kept, limits, broken)
+            yield parsed_batch(row, located, values, columns.kept, limits, broken)
         row += rows
 
 

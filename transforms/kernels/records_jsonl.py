@@ -23,7 +23,17 @@ import pyarrow.types as pt
 from numba import njit
 from numpy.typing import NDArray
 
-from transforms.kernels.columns import ColumnMap, Keys, Located, Messages, MissingColumn, Tree, locate
+from transforms.kernels.columns import (
+    ColumnMap,
+    Explode,
+    Keys,
+    Located,
+    Messages,
+    MissingColumn,
+    OnLocated,
+    Tree,
+    locate,
+)
 from transforms.kernels.parsed import Limits, parsed_batch
 from transforms.kernels.streams import line_blocks
 from transforms.kernels.text import valid_utf8
@@ -40,6 +50,7 @@ _SHOWN = 40
 
 _TEXT = pa.large_string()
 _MESSAGE_NAMES = ("role", "from", "content", "value")
+_TEXTS = pa.list_(_TEXT)
 _MESSAGES = pa.list_(pa.struct([(name, _TEXT) for name in _MESSAGE_NAMES]))
 _FAST_TYPES = {str: _TEXT, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _ABSENT = object()
@@ -62,12 +73,13 @@ def read_jsonl(
     limits: Limits,
     first_row: int,
     wanted: Callable[[int, int], bool],
+    on_located: OnLocated,
 ) -> Iterator[pa.RecordBatch]:
     """PARSED rows of the whole file.
 
     A named column may first appear anywhere, so one that never does is known, and raised, at the end.
     """
-    reader = _Reader(path, columns)
+    reader = _Reader(path, columns, on_located)
     row = first_row
     for block in line_blocks(pieces, BLOCK_BYTES, limits.max_record):
         parsed: _Parsed | None
@@ -81,7 +93,7 @@ def read_jsonl(
             reader.look_at(block, spans)
             parsed = reader.parse(block, spans) if wanted(row, len(spans[0])) else None
         if parsed is not None:
-            yield parsed_batch(row, columns.text, reader.located, parsed.values, columns.kept, limits, parsed.broken)
+            yield parsed_batch(row, reader.located, parsed.values, columns.kept, limits, parsed.broken)
         row += len(spans[0])
     reader.check_all_seen()
 
@@ -94,12 +106,14 @@ class _Parsed(NamedTuple):
 class _Reader:
     """What is known of the file so far: where the columns are, and of which type."""
 
-    def __init__(self, path: str, columns: ColumnMap) -> None:
+    def __init__(self, path: str, columns: ColumnMap, on_located: OnLocated) -> None:
         self._path = path
         self._columns = columns
+        self._on_located = on_located
         self._settled = False
         # Until a well-formed record is met every row is broken, so text may stand anywhere.
-        self.located = Located((("text",),) * max(1, len(columns.text_paths)), {})
+        self.located = Located("text", (("text",),), {})
+        self._lists: set[Keys] = set()  # texts that stand in lists
         self._kinds: dict[Keys, type] = {}
         self._unseen: dict[Keys, MissingColumn] = {}
 
@@ -111,7 +125,9 @@ class _Reader:
             self._settled = True
             self.located = locate(self._columns, _tree(head), self._path)
             self._unseen = {tuple((error.wanted or "").split(".")): error for error in self.located.unseen}
+            self._lists = {keys for keys in self.located.text if any(type(_walk(r, keys)) is list for r in head)}
             self._learn(head)
+            self._on_located(self.located)
 
     def parse(self, block: bytes, spans: Spans) -> _Parsed:
         values = self._fast(block, spans)
@@ -130,12 +146,14 @@ class _Reader:
 
     def _type(self, keys: Keys) -> pa.DataType:
         if keys in self.located.text:
-            return _MESSAGES if isinstance(self._columns.text, Messages) else _TEXT
+            if isinstance(self.located.form, Explode):
+                return _TEXTS if keys in self._lists else _TEXT
+            return _MESSAGES if isinstance(self.located.form, Messages) else _TEXT
         return _FAST_TYPES[self._kinds.get(keys, str)]
 
     def _learn(self, records: Iterable[dict[str, Any]]) -> None:
         for record in records:
-            for keys in self.located.fields.values():
+            for keys in self.located.columns() - set(self.located.text):
                 value = _walk(record, keys)
                 if value is not None and value is not _ABSENT:
                     self._kinds[keys] = type(value)
@@ -206,8 +224,10 @@ class _Reader:
         if value is _ABSENT:
             _expect_objects(record, keys)
             return None
-        if isinstance(self._columns.text, Messages):
+        if isinstance(self.located.form, Messages):
             return _messages(name, value)
+        if keys in self._lists and isinstance(self.located.form, Explode):
+            return _texts(name, value)
         return _document(name, value)
 
 
@@ -347,6 +367,15 @@ def _document(name: str, value: Any, expected: str = "a string") -> str | None:
     return value
 
 
+def _texts(name: str, value: Any) -> list[str | None] | None:
+    """A list of texts; one that stands alone is a list of its own."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        return [_document(name, value, "a string, or a list of strings")]
+    return [_document(f"{name}[{place}]", item) for place, item in enumerate(value)]
+
+
 def _surrogate_problem(name: str, value: str, position: int) -> str:
     escaped = ord(value[position]) - 0xDC00
     if 0x80 <= escaped <= 0xFF:
@@ -446,6 +475,8 @@ def _faithful(values: pa.Array) -> bool:
     if pt.is_floating(values.type):
         finite = pc.is_finite(values)
         return bool(pc.all(pc.or_(pc.less(pc.abs(values), LARGEST_EXACT), pc.invert(finite)), min_count=0).as_py())
+    if values.type == _TEXTS:
+        return _faithful(values.flatten())
     if pt.is_list(values.type):
         return all(_faithful(pc.struct_field(values.flatten(), [name])) for name in _MESSAGE_NAMES)
     return True

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from transforms.kernels.columns import ColumnMap, Keys, Located, Tree, locate
+from transforms.kernels.columns import ColumnMap, Keys, Located, OnLocated, Tree, locate
 from transforms.kernels.parsed import Limits, parsed_batch
 from transforms.kernels.streams import UnreadableFile, reading
 
@@ -43,6 +43,7 @@ def read_parquet(
     first_row: int,
     row_groups: tuple[int, int] | None,
     wanted: Callable[[int, int], bool],
+    on_located: OnLocated,
 ) -> Iterator[pa.RecordBatch]:
     """PARSED rows of the row groups from row_groups[0] up to, not including, row_groups[1]."""
     file = _open(source, path)
@@ -64,10 +65,11 @@ def read_parquet(
             located = locate(columns, _schema_tree(_schema(file, path)), path)
             if located.unseen:
                 raise located.unseen[0]
+            on_located(located)
         row = first_row
         for batch in _group_batches(file, path, index, group, located, limits):
             values = {keys: _extract(batch, keys) for keys in located.columns()}
-            yield parsed_batch(row, columns.text, located, values, columns.kept, limits)
+            yield parsed_batch(row, located, values, columns.kept, limits)
             row += batch.num_rows
         if row - first_row != rows:
             raise UnreadableFile(path, f"row group {index} holds {row - first_row} rows, its footer says {rows}")

@@ -107,6 +107,7 @@ PARSED = pa.schema(
         pa.field("date", pa.string()),
         pa.field("generator", pa.string()),
         pa.field("label", pa.string()),
+        pa.field("origin", pa.string()),  # what the data set and disclosure fields claim, packed; see `recognisers`
         pa.field("n_tokens", pa.int64()),  # only where `tokens` names a column, else null
     ]
 )
@@ -135,6 +136,7 @@ def facts_schema(kept: tuple[str, ...], permutations: int) -> pa.Schema:
             pa.field("license", pa.string()),
             pa.field("generator", pa.string()),
             pa.field("label", pa.string()),
+            pa.field("origin", pa.string()),  # packed claims of the data set and of disclosure fields
             *(pa.field(KEEP_PREFIX + name, pa.string()) for name in kept),
             pa.field("signature", pa.binary(4 * permutations)),
             pa.field("sample", pa.list_(pa.uint32())),  # of its shingles, sorted: what a longer text holds of a shorter

@@ -11,19 +11,21 @@ from __future__ import annotations
 import json
 import re
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
+from numpy.typing import NDArray
 
-from transforms.kernels.columns import Join, Messages, TextColumn
+from transforms.kernels.columns import Explode, Join, Messages, ReadColumn
 from transforms.kernels.hashing import byte_spans
+from transforms.kernels.recognisers import HUMAN_ROLES, MODEL_ROLES, Voice
 from transforms.kernels.text import valid_utf8
 
 __all__ = [
-    "Documents",
+    "Composed",
     "as_count",
     "as_text",
     "compact_json",
@@ -43,18 +45,31 @@ _ROLE = ("role", "from")
 _CONTENT = ("content", "value")
 
 
-def compose(column: TextColumn, names: list[str], values: list[pa.Array]) -> Documents:
-    """The documents that the text columns of a batch make."""
-    if isinstance(column, Messages):
-        return _conversations(column, names[0], values[0])
+class Composed(NamedTuple):
+    """The documents that the rows of a batch make. What is None is one document a row."""
+
+    text: pa.Array  # large_binary, not yet known to be UTF-8
+    problem: pa.Array | None  # what is wrong with each document, if anything is
+    voices: NDArray[np.uint8] | None = None  # who speaks in each document, where its place or its messages say so
+    owner: NDArray[np.int64] | None = None  # the row of each document, ascending
+    part: NDArray[np.int32] | None = None  # and its place among those of the row
+
+
+def compose(form: ReadColumn, names: list[str], values: list[pa.Array], broken: pa.Array | None = None) -> Composed:
+    """The documents that the text columns of a batch make. Rows that are `broken` make one without text each."""
+    if isinstance(form, Explode):
+        return _exploded(form, names, values, broken)
+    if isinstance(form, Messages):
+        text, problem, voices = _conversations(form, names[0], values[0])
+        return Composed(text, first_problem(broken, problem), voices)
     parts = [_documents(name, array) for name, array in zip(names, values, strict=True)]
-    if not isinstance(column, Join):
-        return parts[0]
-    problem = None
+    problem = broken
     for _, wrong in parts:
         problem = first_problem(problem, wrong)
+    if not isinstance(form, Join):
+        return Composed(parts[0][0], problem)
     filled = [_null_where(pc.equal(pc.binary_length(part), 0), part) for part, _ in parts]
-    return reduce(lambda text, part: _joined(text, part, column.separator), filled), problem
+    return Composed(reduce(lambda text, part: _joined(text, part, form.separator), filled), problem)
 
 
 def first_problem(first: pa.Array | None, second: pa.Array | None) -> pa.Array | None:
@@ -211,13 +226,68 @@ def _refused(name: str, values: pa.Array, expected: str) -> Documents:
     return pa.nulls(len(values), pa.large_binary()), _null_where(values.is_null(), problem)
 
 
-def _conversations(column: Messages, name: str, values: pa.Array) -> Documents:
+def _exploded(form: Explode, names: list[str], values: list[pa.Array], broken: pa.Array | None) -> Composed:
+    """One document for each text of a row, in the order of the columns; one without text for a row that has none."""
+    pieces = [_pieces(name, array) for name, array in zip(names, values, strict=True)]
+    problem = broken
+    for piece in pieces:
+        problem = first_problem(problem, piece.problem)
+    rows = len(values[0])
+    sound = np.ones(rows, np.bool_) if problem is None else problem.is_null().to_numpy(zero_copy_only=False)
+    counts = [np.where(sound, piece.counts, 0) for piece in pieces]
+    sizes = np.maximum(np.sum(counts, axis=0), 1).astype(np.int64)
+    starts = np.cumsum(sizes) - sizes
+    owner = np.repeat(np.arange(rows), sizes)
+    chosen = np.full(len(owner), -1, np.int64)
+    voices = np.zeros(len(owner), np.uint8)
+    behind, before = np.zeros(rows, np.int64), 0
+    for piece, count, voice in zip(pieces, counts, form.voices, strict=True):
+        items = np.cumsum(piece.counts) - piece.counts + before  # of each row, the first among all pieces
+        at = _ranges(starts + behind, count)
+        chosen[at] = _ranges(items, count)
+        voices[at] = voice
+        behind += count
+        before += len(piece.texts)
+    texts = pa.concat_arrays([piece.texts for piece in pieces]).take(pa.array(chosen, mask=chosen < 0))
+    told = None if problem is None else problem.take(pa.array(owner))
+    return Composed(texts, told, voices, owner, (np.arange(len(owner)) - starts[owner]).astype(np.int32))
+
+
+def _ranges(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """first[i], first[i] + 1, ... counts[i] of them, for each i in turn."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - counts), counts)
+
+
+class _Pieces(NamedTuple):
+    texts: pa.Array
+    counts: NDArray[np.int64]  # of each row
+    problem: pa.Array | None  # of each row
+
+
+def _pieces(name: str, values: pa.Array) -> _Pieces:
+    """The texts of a column that holds one text, or a list of them, in each row."""
+    kind = values.type
+    if not (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)):
+        texts, problem = _documents(name, values)
+        return _Pieces(texts, np.ones(len(values), np.int64), problem)
+    texts, problem = _documents(name, values.flatten())
+    if problem is not None:
+        texts, problem = _refused(name, values, "a list of strings")
+        return _Pieces(texts, np.ones(len(values), np.int64), problem)
+    counts = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    return _Pieces(texts, counts.astype(np.int64), None)
+
+
+def _conversations(
+    column: Messages, name: str, values: pa.Array
+) -> tuple[pa.Array, pa.Array | None, NDArray[np.uint8] | None]:
     kind = values.type
     if pt.is_null(kind):
-        return pa.nulls(len(values), pa.large_binary()), None
+        return pa.nulls(len(values), pa.large_binary()), None, None
     parts = _message_parts(values)
     if parts is None:
-        return _refused(name, values, "a list of messages with role and content as strings")
+        return *_refused(name, values, "a list of messages with role and content as strings"), None
     role, content = parts
     chosen = pc.greater(pc.fill_null(pc.binary_length(content), 0), 0)
     if column.count:
@@ -226,7 +296,8 @@ def _conversations(column: Messages, name: str, values: pa.Array) -> Documents:
     mask = chosen.to_numpy(zero_copy_only=False)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     owner = np.repeat(np.arange(len(values)), lengths)[mask]
-    lines = _joined(role.filter(chosen), content.filter(chosen), ": ")
+    role = role.filter(chosen)
+    lines = _joined(role, content.filter(chosen), ": ")
     # Every line but a conversation's first brings its newline along, so a conversation is one run of the buffer.
     leads = pc.if_else(pa.array(np.diff(owner, prepend=-1) > 0), b"", b"\n").cast(pa.large_binary())
     lines = pc.binary_join_element_wise(leads, lines, pa.scalar(b"", pa.large_binary()))
@@ -234,7 +305,15 @@ def _conversations(column: Messages, name: str, values: pa.Array) -> Documents:
     bounds = np.append(starts, stops[-1:] if len(stops) else [0])
     offsets = bounds[np.searchsorted(owner, np.arange(len(values) + 1))]
     texts = pa.Array.from_buffers(pa.large_binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    return (_null_where(values.is_null(), texts) if values.null_count else texts), None
+    voices = np.zeros(len(values), np.uint8)
+    for roles, voice in ((HUMAN_ROLES, Voice.HUMAN), (MODEL_ROLES, Voice.MODEL)):
+        voices[owner[_is_role(role, roles)]] |= np.uint8(voice)
+    return (_null_where(values.is_null(), texts) if values.null_count else texts), None, voices
+
+
+def _is_role(role: pa.Array, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    spelled = [form.encode() for name in names for form in (name, name.title(), name.upper())]
+    return pc.is_in(role, pa.array(spelled, pa.large_binary())).to_numpy(zero_copy_only=False)
 
 
 def _message_parts(values: pa.Array) -> tuple[pa.Array, pa.Array] | None:
