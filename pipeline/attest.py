@@ -421,12 +421,26 @@ def _read_texts(path: str, column: str) -> Iterator[pa.Array]:
 
     try:
         kind = detect_format(path)
-        for batch in read_records(lambda: storage.open_input(path), path, kind, ColumnMap(text=column).text_only()):
+        texts = ColumnMap(text=column).text_only()
+        for batch in read_records(lambda: storage.open_input(path), path, kind, texts, on_located=_refuse_parts(path)):
             yield batch.column("text")
     except MissingColumn as error:
         raise UsageError("missing_column", f"{error}; name the text with --column", path=path) from None
     except (UnreadableFile, ValueError) as error:
         raise BadInput("bad_file", f"{error}; a file is signed whole or not at all", path=path) from None
+
+
+def _refuse_parts(path: str) -> Callable[[Any], None]:
+    def look(located: Any) -> None:
+        if located.makes_parts:
+            raise UsageError(
+                "custody_form",
+                f"{path} is recognised as {located.data_set.name}: every row of that column makes several documents, "
+                "and a manifest signs one text a row. Write the texts to a column of their own, one a row.",
+                path=path,
+            )
+
+    return look
 
 
 def _leaf_lists_of(manifest: Path) -> set[str]:

@@ -16,14 +16,17 @@ from pipeline.attest import load_private_key
 from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
+from pipeline.data_cards import card_of
 from pipeline.errors import BadInput, UsageError
 from pipeline.outcome import Outcome
+from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.columns import ColumnMap
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import covered, leaf_array, tag
+from transforms.kernels.recognisers import Claim
 from transforms.kernels.records import (
     FileFormat,
     MissingColumn,
@@ -33,8 +36,10 @@ from transforms.kernels.records import (
     read_records,
 )
 from transforms.kernels.schemas import Provenance, Status
+from transforms.sidecars import Summary
 
 _ROWS = 3
+_MOST_DOCUMENTS = 12  # of these rows, where they make several each
 _EXCERPT = 60
 _LARGEST_HASHED = 256 << 20  # a larger shard's custody is left to `index`; hashing it would not take seconds
 _HASHED = 4 << 30  # of all shards together
@@ -159,21 +164,29 @@ def _look(
         "columns": [],
         "rows": [],
         "hints": [],
+        "reading": None,
+        "card": [],
         "custody": _verdicts(shards, custody, digests) if source.custody else {},
     }
+    card = card_of(source)
+    columns = settings.column_map(config, source)
     for shard in shards:
-        columns = settings.column_map(config, source)
         form = FileFormat(*_form(shard))
         try:
-            look["columns"], rows = peek(partial(files.open_input, shard.path), shard.path, form, columns, _ROWS)
+            read = Summary(0, source.name, shard.name)
+            opener = partial(files.open_input, shard.path)
+            look["columns"], rows = peek(opener, shard.path, form, columns, _ROWS, read.note_reading)
             unseen = _unseen(shard, form, columns)
         except MissingColumn as error:
             raise UsageError("missing_column", f"sources.{source.name}.columns: {error}") from None
         except UnreadableFile as error:
             raise BadInput("bad_file", f"sources.{source.name}: {error}", path=shard.path) from None
+        judge_reading_of(config, source, read.form, read.data_set, shard.name)
         look["sample"] = shard.name
-        look["rows"] = _tagged(source, shard, rows.slice(0, _ROWS), custody, digests)
-        look["hints"] = [*unseen, *_hints(source, look["columns"])]
+        look["reading"] = told_reading(read.form, read.data_set)
+        look["card"] = [claim.detail for claim in card]
+        look["rows"] = _tagged(source, shard, rows.slice(0, _MOST_DOCUMENTS), custody, digests, card)
+        look["hints"] = [*unseen, *label_warnings(source, read.unexplained)]
         if rows.num_rows:
             break
     return look
@@ -195,7 +208,12 @@ def _unseen(shard: Shard, form: FileFormat, columns: ColumnMap) -> list[str]:
 
 
 def _tagged(
-    source: Source, shard: Shard, rows: pa.RecordBatch, custody: Custody, digests: _Digests
+    source: Source,
+    shard: Shard,
+    rows: pa.RecordBatch,
+    custody: Custody,
+    digests: _Digests,
+    card: tuple[Claim, ...],
 ) -> list[dict[str, Any]]:
     digest = digests.get((source.name, shard.name))
     held = custody.of(source.name, shard.name, digest) if digest else None
@@ -208,41 +226,24 @@ def _tagged(
         }
     )
     mask = covered(text_digests(rows["text"]), leaf_array(files.read_bytes(held.leaves))) if held else None
-    tags = tag(facts, mask, held.detail if held else None, settings.source_rules(source))
+    tags = tag(facts, mask, held.detail if held else None, settings.source_rules(source, card))
     return [
         {
             "row": rows["row"][place].as_py(),
+            "part": rows["part"][place].as_py(),
             "status": Status(rows["status"][place].as_py()).name.lower(),
             "tag": Provenance(int(tags.provenance[place])).label,
             "evidence": [piece["rule"] for piece in tags.evidence[place].as_py()],
+            "why": [_why(piece) for piece in tags.evidence[place].as_py()],
+            "generator": tags.generator[place].as_py(),
             "text": " ".join((rows["text"][place].as_py() or "").split())[:_EXCERPT],
         }
         for place in range(rows.num_rows)
     ]
 
 
-_LABEL_NAMES = (
-    "label",
-    "labels",
-    "is_human",
-    "is_ai",
-    "is_synthetic",
-    "synthetic",
-    "machine_generated",
-    "ai_generated",
-)
-
-
-def _hints(source: Source, columns: Sequence[str]) -> list[str]:
-    """A label column that nobody named asserts nothing; say so, because its owner may think otherwise."""
-    if isinstance(source.columns.label, str):
-        return []
-    found = [name for name in columns if name.lower() in _LABEL_NAMES]
-    return [
-        f'column "{name}" looks like a label of origin and is not used: name it under columns.label and say under '
-        "labels what its values mean"
-        for name in found
-    ]
+def _why(piece: dict[str, str]) -> str:
+    return f"{piece['rule']}: {piece['detail']}" + ("" if piece["strength"] == "declared" else f", {piece['strength']}")
 
 
 def _floor_bound(config: Config, looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -283,10 +284,15 @@ def _lines(look: dict[str, Any]) -> list[str]:
     lines = [f"{look['source']}: {look['shards']:,} shards, {look['bytes']:,} bytes"]
     if look["columns"]:
         lines.append(f"  columns of {look['sample']}: {', '.join(look['columns'])}")
+    if look["reading"]:
+        lines.append(f"  {look['reading']}")
+    lines += [f"  card: {told}" for told in look["card"]]
+    several = any(row["part"] for row in look["rows"])
     for row in look["rows"]:
-        evidence = ", ".join(row["evidence"]) or "no evidence"
         told = row["tag"] if row["status"] == "ok" else row["status"]
-        lines.append(f"  row {row['row']}: {told} ({evidence}): {row['text']}")
+        by = f" by {row['generator']}" if row["generator"] else ""
+        place = f"row {row['row']}" + (f" part {row['part']}" if several else "")
+        lines.append(f"  {place}: {told}{by} ({'; '.join(row['why']) or 'no evidence'}): {row['text']}")
     if look["custody"]:
         counts = Counter(told["verdict"] for told in look["custody"].values())
         lines.append(f"  custody: {', '.join(f'{count:,} {verdict}' for verdict, count in sorted(counts.items()))}")

@@ -10,6 +10,7 @@ from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf, MapOf
 from pipeline.config_kinds import Choice, Flag, GlobOf, Kind, PathTo, Text
 from pipeline.config_numbers import Whole
 from pipeline.config_yaml import At, Number, Raw
+from transforms.kernels.recognisers import LABEL_NAMES
 
 __all__ = [
     "METHODS",
@@ -243,11 +244,21 @@ class Source:
     def check(self, at: At) -> None:
         label = self.columns.label
         if isinstance(label, str) and not self.labels:
-            says = 'a label column asserts nothing until its values are mapped: labels: {"1": human, "0": synthetic}'
+            says = (
+                "a label column asserts nothing until its values are mapped: does 1 mean human or machine? Answer with "
+                'labels: {"1": human, "0": synthetic}, or the other way round'
+            )
             (at / "columns" / "label").fail("missing_key", f"{says}; or leave label out", label)
         if self.labels and not isinstance(label, str):
             says = "labels need the column they speak of, which is never guessed: columns: {label: NAME}"
             (at / "labels").fail("missing_key", says, dict(self.labels))
+        generator = self.columns.generator
+        if isinstance(generator, str) and generator.rsplit(".", 1)[-1].lower() in LABEL_NAMES:
+            says = (
+                "looks like a label of origin, not like the name of a model; what do its values mean? Name it under "
+                'columns.label and answer under labels: {"1": synthetic, "0": human}, or the other way round'
+            )
+            (at / "columns" / "generator").fail("unmapped_label", says, generator)
         if self.synthetic and self.declare != "unknown":
             says = "contradicts `synthetic`, which declares every document model output; leave one of the two out"
             (at / "declare").fail("bad_value", says, self.declare)

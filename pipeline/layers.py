@@ -21,11 +21,13 @@ from pipeline import catalog, settings, survival
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, altered_shards, changed_meanwhile, load_custody
+from pipeline.data_cards import cards_key, load_cards
 from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
+from pipeline.readings import judge_reading_of, label_warnings
 from pipeline.removal import Duplicates, Rounds, by_one_worker
 from pipeline.submit import Runner
 from transforms import files
@@ -33,6 +35,7 @@ from transforms.batches import DedupTask, Origin, Split
 from transforms.exchange import gathered
 from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
+from transforms.kernels.recognisers import Claim
 from transforms.kernels.schemas import Fate
 from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
@@ -184,9 +187,12 @@ class IndexBuilder:
         try:
             custody = load_custody(self.config)
         except CustodyFailed:
-            judge_reading(self.config, self.facts())  # broken input is told before broken custody
+            facts = self.facts()
+            judge_forms(self.config, facts)
+            judge_reading(self.config, facts)  # broken input is told before broken custody
             raise
         facts = self.facts()
+        judge_forms(self.config, facts)
         judge_reading(self.config, facts)
         judge_custody(self.config, facts, custody)
         edges = self.edges(facts)
@@ -194,6 +200,7 @@ class IndexBuilder:
         self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
         judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
+        warnings += form_warnings(self.config, facts)
         return Indexed(facts, edges, fates, custody, tuple(warnings))
 
     def _stale(self, layer: str, why: str) -> UsageError:
@@ -411,17 +418,20 @@ class IndexBuilder:
 
     def fates(self, facts: Facts, edges: Edges, custody: Custody) -> Fates:
         fate_settings = json.dumps(self.config.fates_settings(), sort_keys=True)
-        key = fingerprint(FATES_VERSION, edges.key, fate_settings, custody.key)
+        cards = load_cards(self.config)
+        key = fingerprint(FATES_VERSION, edges.key, fate_settings, custody.key, cards_key(cards))
         done = self.index.layer("fates", key)
         if done is None:
             if not self.build:
                 raise self._stale("fates", "edges, custody or provenance settings changed, or files of it are gone")
-            done = self._settle(facts, edges, custody, key)
+            done = self._settle(facts, edges, custody, cards, key)
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
         return Fates(key, paths, tuple(part["account"] for part in done["parts"]), done.get("removal", {}))
 
-    def _settle(self, facts: Facts, edges: Edges, custody: Custody, key: str) -> dict[str, Any]:
+    def _settle(
+        self, facts: Facts, edges: Edges, custody: Custody, cards: Mapping[str, tuple[Claim, ...]], key: str
+    ) -> dict[str, Any]:
         from pipeline import graphs
         from transforms.provenance import SettleFates
         from transforms.removal import EdgeFiles
@@ -435,7 +445,7 @@ class IndexBuilder:
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
-        rules = settings.fate_rules(self.config)
+        rules = settings.fate_rules(self.config, cards)
         earlier = [task for index in edges.earlier for task in index.tasks]
         counted = sum(edges.counts[kind] for kind in EdgeFiles._fields)
         duplicates = Duplicates(EdgeFiles(edges.exact, edges.seen, edges.pairs), counted, earlier)
@@ -484,6 +494,20 @@ def _partitions(facts: Facts, earlier: Sequence[EarlierIndex], known: Facts) -> 
     text += sum(index.weight for index in earlier)
     documents = facts.documents + known.documents + sum(index.documents for index in earlier)
     return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
+
+
+def judge_forms(config: Config, facts: Facts) -> None:
+    """Exit 2 where a data set was recognised that this config cannot use, or that leaves a question open."""
+    for read in facts.shards:
+        for summary in read.summaries:
+            source = config.source(read.shard.source)
+            judge_reading_of(config, source, summary.form, summary.data_set, read.shard.name)
+
+
+def form_warnings(config: Config, facts: Facts) -> Iterator[str]:
+    for source in config.sources:
+        mine = (summary for read in facts.shards if read.shard.source == source.name for summary in read.summaries)
+        yield from label_warnings(source, sorted({name for summary in mine for name in summary.unexplained}))
 
 
 def judge_reading(config: Config, facts: Facts) -> None:

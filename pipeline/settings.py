@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.errors import UsageError
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import bands, columns, minhash, mixture
 from transforms.kernels.provenance import SourceRules
+from transforms.kernels.recognisers import Claim
 from transforms.mixture import Draw
 from transforms.provenance import Exclusion, FateRules
 from transforms.sidecars import SourceSettings
@@ -62,9 +64,9 @@ def _column(named: str | Auto | None) -> columns.Column:
     return columns.AUTO if isinstance(named, Auto) else named
 
 
-def fate_rules(config: Config) -> FateRules:
+def fate_rules(config: Config, cards: Mapping[str, tuple[Claim, ...]]) -> FateRules:
     return FateRules(
-        sources={source.name: source_rules(source) for source in config.sources},
+        sources={source.name: source_rules(source, cards.get(source.name, ())) for source in config.sources},
         priorities={source.name: source.priority for source in config.sources},
         exclusions=tuple(
             Exclusion(
@@ -75,13 +77,14 @@ def fate_rules(config: Config) -> FateRules:
     )
 
 
-def source_rules(source: Source) -> SourceRules:
+def source_rules(source: Source, card: tuple[Claim, ...]) -> SourceRules:
     return SourceRules(
         source=source.name,
         declare=source.declare,
         synthetic_generator=source.synthetic.generator if source.synthetic else None,
         synthetic_kind=source.synthetic.kind if source.synthetic else None,
         labels=tuple(sorted(source.labels.items())),
+        card=card,
     )
 
 

@@ -36,6 +36,7 @@ from transforms.batches import (
 from transforms.exchange import Exchange, Gather, Packets, packet, received, send
 from transforms.kernels import dedup, minhash
 from transforms.kernels.hashing import text_digests
+from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import Fate, Status
 from transforms.kernels.text import split_words
@@ -146,6 +147,10 @@ class _SendDigests(PooledDoFn):
         split = task.split
         facts = read_facts(split, ["status", "digest", "n_words", "n_shingles", "signature"])
         taking_part = facts["status"].to_numpy() == Status.OK
+        if task.origin == Origin.KNOWN:
+            # A registry may be a data set of pairs; what it calls human itself is not known to be synthetic.
+            said = read_facts(split, ["origin", "generator"])
+            taking_part &= ~said_to_be_human(said["origin"], said["generator"])
         if task.fates is not None:
             taking_part &= read_fates(task.fates, ["fate"])["fate"].to_numpy() == Fate.KEPT
         places = np.flatnonzero(taking_part)

@@ -34,6 +34,7 @@ from transforms.batches import (
 )
 from transforms.exchange import Packets, received, send
 from transforms.kernels.hashing import hex_ids
+from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.schemas import Likeness, Status
 from transforms.pool import PooledDoFn
 from transforms.sidecars import digests_of, read_facts, write_part
@@ -70,8 +71,9 @@ def sampled(tasks: Sequence[DedupTask]) -> bytes:
     """The samples of all known texts that are long enough, by sampled shingle, as every worker needs them."""
     hashes, owners, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for task in tasks:
-        facts = read_facts(task.split, ["status", "n_shingles", "sample"])
+        facts = read_facts(task.split, ["status", "n_shingles", "sample", "origin", "generator"])
         long_enough = (facts["status"].to_numpy() == Status.OK) & (facts["n_shingles"].to_numpy() >= LEAST_HELD)
+        long_enough &= ~said_to_be_human(facts["origin"], facts["generator"])
         values, counts = _lists(facts["sample"], long_enough)
         places = np.flatnonzero(long_enough)
         hashes.append(values)

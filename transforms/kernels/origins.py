@@ -13,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from transforms.kernels.columns import Keys, Located
-from transforms.kernels.recognisers import Claim, Voice, pack_claims
+from transforms.kernels.recognisers import Claim, Voice, pack_claims, unpack_claims
 from transforms.kernels.strata import distinct_rows
 
-__all__ = ["origin_column"]
+__all__ = ["origin_column", "said_to_be_human"]
 
 
 def origin_column(located: Located, values: Mapping[Keys, pa.Array], voices: NDArray[np.uint8]) -> pa.Array:
@@ -44,3 +44,14 @@ def _claims(located: Located, values: Mapping[Keys, Any], voice: Voice) -> list[
     for keys, disclosed in located.disclosed.items():
         claims.extend(disclosed.claims(values[keys]))
     return claims
+
+
+def said_to_be_human(origin: pa.Array | pa.ChunkedArray, generator: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Documents whose own rows declare that people wrote them, and nothing else."""
+    codes, combinations = distinct_rows([origin, generator])
+    told = [
+        {claim.provenance for claim in unpack_claims(packed) if claim.provenance}
+        | ({str(author).strip().lower()} if author else set())
+        for packed, author in combinations
+    ]
+    return np.array([said == {"human"} for said in told], np.bool_)[codes]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from transforms.kernels.columns import (
@@ -201,16 +202,23 @@ def _document_keys(rows: NDArray[np.int64], parts: NDArray[Any] | int) -> NDArra
 
 
 def peek(
-    opener: Opener, path: str, fmt: FileFormat, columns: ColumnMap, n: int = 3
+    opener: Opener, path: str, fmt: FileFormat, columns: ColumnMap, n: int = 3, on_located: OnLocated = _ignore
 ) -> tuple[list[str], pa.RecordBatch]:
-    """The paths of all columns, nested ones dotted, and the first n PARSED rows.
+    """The paths of all columns, nested ones dotted, and all documents of the first n rows.
 
     JSON lines have the columns of their first records.
     """
     names = list(_paths_of(_tree(opener, path, fmt)))
-    for batch in read_records(opener, path, fmt, columns, batch_rows=n):
-        return names, batch
-    return names, pa.RecordBatch.from_pylist([], parsed_schema(columns.kept))
+    schema = parsed_schema(columns.kept)
+    found: list[pa.RecordBatch] = []
+    for batch in read_records(opener, path, fmt, columns, batch_rows=n, on_located=on_located):
+        found.append(batch)
+        if batch["row"][-1].as_py() - found[0]["row"][0].as_py() >= n - 1:
+            break
+    if not found:
+        return names, pa.RecordBatch.from_pylist([], schema)
+    rows = pa.Table.from_batches(found).combine_chunks().to_batches()[0]
+    return names, rows.filter(pc.less(rows["row"], found[0]["row"][0].as_py() + n))
 
 
 def missing_columns(opener: Opener, path: str, fmt: FileFormat, columns: ColumnMap) -> list[MissingColumn]:
