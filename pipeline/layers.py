@@ -41,7 +41,7 @@ from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "3"
+EDGES_VERSION = "4"
 FATES_VERSION = "6"
 """Raised whenever the same facts would give other edges, or other fates."""
 
@@ -394,6 +394,7 @@ class IndexBuilder:
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
             partitions=_partitions(facts, earlier, known),
+            documents=facts.documents + known.documents + sum(index.documents for index in earlier),
             known=self._known_texts(registry) if registry else None,
             folder=self.index.clear_layer("edges", key),
             report=report,

@@ -9,7 +9,8 @@ partition.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -70,6 +71,10 @@ PAIRS_SCHEMA = pa.schema(
 _SPLIT, _WANTED, _PAIRS, _SETS = b"S", b"W", b"P", b"T"
 
 
+MOST_MEMBERS = 1_000_000
+"""Of a bucket that one worker holds: some 100 MB. Larger ones are cut up by a second band."""
+
+
 @dataclass
 class FindDuplicates(beam.PTransform):
     """`DedupTask`s in; `exact-*`, `seen-*` and `pairs-*` Parquet files out, listed in the file `report`.
@@ -80,6 +85,7 @@ class FindDuplicates(beam.PTransform):
         threshold: least Jaccard of an edge, exact.
         partitions: of the exchanges; more need less memory each.
         folder: where the files go; their names are the attempt's own, only listed ones count.
+        documents: how many there are; with more than MOST_MEMBERS a bucket may be too large for one worker.
         known: text known to be synthetic; what is like it is written to `known-*` files, one a split.
         scratch: for run files; None on engines.
     """
@@ -91,6 +97,7 @@ class FindDuplicates(beam.PTransform):
     folder: str
     report: str
     scratch: str | None
+    documents: int
     known: KnownTexts | None = None
 
     def expand(self, splits: Any) -> Any:
@@ -99,18 +106,20 @@ class FindDuplicates(beam.PTransform):
             | "SendDigests" >> beam.ParDo(_SendDigests(self.bands, self.partitions))
             | "ByText" >> Exchange(self.scratch)
             | "GroupTexts"
-            >> beam.ParDo(_GroupTexts(self.folder, self.partitions, self.known is not None)).with_outputs(
-                "written", "marked", main="out"
-            )
+            >> beam.ParDo(
+                _GroupTexts(self.folder, self.partitions, self.known is not None, self._limit is not None)
+            ).with_outputs("written", "marked", main="out")
         )
-        candidates = digests.out | "ByBand" >> Exchange(self.scratch) | "PairUp" >> beam.ParDo(_PairUp(self.partitions))
+        first_known = self.known.first_split if self.known else None
+        candidates = self._paired(digests.out)
         if self.known is not None:
             held = splits | "FindHeld" >> beam.ParDo(FindHeld(self.known.samples, self.threshold, self.partitions))
-            candidates = (candidates, held)
+            candidates.append(held)
         pairs = (
-            candidates
+            tuple(candidates)
             | "ByPair" >> Exchange(self.scratch)
-            | "DistinctPairs" >> beam.ParDo(_DistinctPairs()).with_outputs("wanted", main="pairs")
+            | "DistinctPairs"
+            >> beam.ParDo(_DistinctPairs(self.partitions, first_known)).with_outputs("wanted", main="pairs")
         )
         sets = (
             (splits | "SplitTasks" >> beam.ParDo(_SplitTask()), pairs.wanted)
@@ -118,7 +127,6 @@ class FindDuplicates(beam.PTransform):
             | "ReadCandidates" >> beam.ParDo(_ReadCandidates(self.settings)).with_outputs("problems", main="sets")
         )
         told = (pairs.pairs, sets.sets) if self.known is None else (pairs.pairs, sets.sets, digests.marked)
-        first_known = self.known.first_split if self.known else None
         verified = (
             told
             | "ToVerify" >> Exchange(self.scratch)
@@ -133,6 +141,26 @@ class FindDuplicates(beam.PTransform):
                 | "WriteKnown" >> beam.ParDo(WriteKnown(self.known.tasks, self.folder))
             )
         return tuple(reports) | "Reports" >> beam.Flatten() | Gather(self.report)
+
+    @property
+    def _limit(self) -> int | None:
+        """Of a bucket's members; None where there are not as many documents."""
+        return MOST_MEMBERS if self.documents > MOST_MEMBERS and self.bands.bands > 1 else None
+
+    def _paired(self, banded: Any) -> list[Any]:
+        """Collections of candidate pairs."""
+        by_band = banded | "ByBand" >> Exchange(self.scratch)
+        if self._limit is None:
+            return [by_band | "PairUp" >> beam.ParDo(_PairUp(self.partitions))]
+        paired = by_band | "PairUp" >> beam.ParDo(_PairUp(self.partitions, self._limit)).with_outputs(
+            "sub_keyed", main="pairs"
+        )
+        within = (
+            paired.sub_keyed
+            | "BySubKey" >> Exchange(self.scratch)
+            | "PairUpWithin" >> beam.ParDo(_PairUp(self.partitions))
+        )
+        return [paired.pairs, within]
 
 
 class _SendDigests(PooledDoFn):
@@ -183,10 +211,11 @@ class _GroupTexts(PooledDoFn):
     who verifies a text is told of its copies, and of known texts that are the same.
     """
 
-    def __init__(self, folder: str, partitions: int, marking: bool) -> None:
+    def __init__(self, folder: str, partitions: int, marking: bool, sub_keys: bool) -> None:
         self._folder = folder
         self._partitions = partitions
         self._marking = marking
+        self._sub_keys = sub_keys  # the next band goes along, because a bucket may be too large
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
@@ -212,41 +241,139 @@ class _GroupTexts(PooledDoFn):
         rows = rows[length[rows] != _NO_BANDS]
         for band in range(bands.shape[1]):
             hashes = bands[rows, band]
-            yield from send(
-                hashes % np.uint64(self._partitions),
-                [hashes, length[rows], high[rows], documents[rows], origin[rows]],
-                partition * bands.shape[1] + band,
-            )
+            records = [hashes, length[rows], high[rows], documents[rows], origin[rows] != Origin.OWN]
+            if self._sub_keys:
+                records.append(bands[rows, (band + 1) % bands.shape[1]])
+            yield from send(hashes % np.uint64(self._partitions), records, partition * bands.shape[1] + band)
 
 
 class _PairUp(PooledDoFn):
-    """Documents that share a band become candidate pairs, sent to the partition of their first document."""
+    """Documents that share a band become candidate pairs.
 
-    def __init__(self, partitions: int) -> None:
+    A bucket above `limit` is never held. Its members meet the pivots of the whole bucket packet by packet, and go on,
+    as `sub_keyed`, to buckets of those that share the next band, too; where that is still too many, of parts of them.
+    """
+
+    def __init__(self, partitions: int, limit: int | None = None) -> None:
         self._partitions = partitions
+        self._limit = limit
 
-    def work(self, element: tuple[int, Iterable[bytes]]) -> Packets:
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
-        hashes, length, digest, documents, origin = unpack_all(received(values))
-        found = dedup.candidate_pairs(hashes, length, digest, documents, origin != Origin.OWN)
-        left, right = dedup.distinct_pairs(*found)
-        home = spread(left) % np.uint64(self._partitions)
-        yield from send(home, [left, right], partition)
+        hot = self._crowded(values, lambda records, _: records.band)[0]
+        held = []
+        pivots = []
+        for records, _ in _packets(values):
+            if len(hot):
+                is_hot = np.isin(records.band, hot)
+                pivots.append(dedup.smallest_digests(records.take(is_hot)))
+                records = records.take(~is_hot)
+            held.append(records)
+        number = 0
+        for pairs in dedup.candidate_pairs(_joined(held)):
+            yield from self._send(partition, number, *pairs)
+            number += 1
+        if len(hot):
+            yield from self._cut_up(partition, number, values, hot, dedup.smallest_digests(_joined(pivots)))
+
+    def _cut_up(
+        self, partition: int, number: int, values: Iterable[bytes], hot: npt.NDArray[np.uint64], pivots: dedup.Banded
+    ) -> Iterator[Any]:
+        def sub_key(records: dedup.Banded, following: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+            return minhash.joined_bands(records.band, following)[np.isin(records.band, hot)]
+
+        crowded, members = self._crowded(values, sub_key)
+        for records, following in _packets(values):
+            keys = sub_key(records, following)
+            records = records.take(np.isin(records.band, hot))
+            for some in np.array_split(np.arange(len(keys)), 1 + len(keys) * dedup.PIVOTS // dedup.MOST_PAIRS):
+                yield from self._send(partition, number, *dedup.pairs_with(pivots, records.take(some)))
+                number += 1
+            if len(crowded):
+                at = np.minimum(np.searchsorted(crowded, keys), len(crowded) - 1)
+                parts = (members[at] // (self._limit or 1) + 1).astype(np.uint64)
+                keys = np.where(crowded[at] == keys, minhash.joined_bands(keys, records.digest % parts), keys)
+            columns = records._replace(band=keys)
+            for packet_to in send(keys % np.uint64(self._partitions), columns, partition << _SEND_BITS | number):
+                yield beam.pvalue.TaggedOutput("sub_keyed", packet_to)
+            number += 1
+
+    def _crowded(
+        self, values: Iterable[bytes], key: Callable[..., npt.NDArray[np.uint64]]
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+        """Keys that more records have than the limit, and how many; counted roughly, then exactly, so that what is
+        held does not grow with the records."""
+        counts: Counter[int] = Counter()
+        if self._limit is not None:
+            cells = np.zeros(_CELLS, np.int64)
+            for found in _packets(values):
+                np.add.at(cells, (key(*found) % np.uint64(_CELLS)).astype(np.int64), 1)
+            if cells.max() > self._limit:
+                for found in _packets(values):
+                    keys = key(*found)
+                    keys = keys[cells[(keys % np.uint64(_CELLS)).astype(np.int64)] > self._limit]
+                    distinct, records = np.unique(keys, return_counts=True)
+                    counts.update(dict(zip(distinct.tolist(), records.tolist(), strict=True)))
+        crowded = sorted(item for item in counts.items() if item[1] > (self._limit or 0))
+        return np.array([item[0] for item in crowded], np.uint64), np.array([item[1] for item in crowded], np.int64)
+
+    def _send(
+        self, partition: int, number: int, left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]
+    ) -> Packets:
+        left, right = dedup.distinct_pairs(left, right)
+        yield from send(spread(left) % np.uint64(self._partitions), [left, right], partition << _SEND_BITS | number)
+
+
+_SEND_BITS = 24  # of an order key, for how many times one partition sends
+_CELLS = 1 << 20
+
+
+def _packets(values: Iterable[bytes]) -> Iterator[tuple[dedup.Banded, npt.NDArray[np.uint64]]]:
+    """Records one packet at a time, with the hashes of their next bands where these are sent along."""
+    for body in received(values):
+        columns = unpack(body)
+        yield dedup.Banded(*columns[:5]), columns[-1]
+
+
+def _joined(parts: Sequence[dedup.Banded]) -> dedup.Banded:
+    return dedup.Banded(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 class _DistinctPairs(PooledDoFn):
-    """Each candidate once, and per split the documents whose text this partition wants to see."""
+    """Each candidate once, and per split the documents whose text is wanted, and by which partition.
+
+    A pair is verified where its first document is at home. Pivots of hot buckets have too many others: these are
+    verified where the other one is at home, except text known to be synthetic, of which marks depend on all pairs.
+    """
+
+    def __init__(self, partitions: int, first_known: int | None) -> None:
+        self._partitions = partitions
+        self._first_known = first_known
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
         left, right = dedup.distinct_pairs(*unpack_all(received(values)))
-        yield from send(np.full(len(left), partition), [left, right], 0, _PAIRS)
-        wanted = np.unique(np.concatenate([left, right]))
+        home = np.full(len(left), partition, np.uint32)
+        _, others = np.unique(left, return_counts=True)
+        crowded = np.repeat(others > _MOST_OTHERS, others)
+        if self._first_known is not None:
+            crowded &= split_of(right) < self._first_known
+        home[crowded] = spread(right[crowded]) % np.uint64(self._partitions)
+        yield from send(home, [left, right], partition, _PAIRS)
+        # Home and address of everything wanted, each once.
+        homes, wanted = np.concatenate([home, home]), np.concatenate([left, right])
+        order = np.lexsort((homes, wanted))
+        homes, wanted = homes[order], wanted[order]
+        fresh = np.r_[True, (homes[1:] != homes[:-1]) | (wanted[1:] != wanted[:-1])][: len(wanted)]
+        homes, wanted = homes[fresh], wanted[fresh]
         order, runs = groups(split_of(wanted))
-        for split, start, end in runs:
-            places = place_of(wanted[order[start:end]]).astype(np.uint32)
-            body = _WANTED + pack(np.array([partition], np.int64), places)
+        for split, first, last in runs:
+            rows = order[first:last]
+            body = _WANTED + pack(homes[rows], place_of(wanted[rows]).astype(np.uint32))
             yield beam.pvalue.TaggedOutput("wanted", (split, packet(body, 1, partition)))
+
+
+_MOST_OTHERS = 4096  # of one first document; a bucket of its own size has at most some dozens
 
 
 class _SplitTask(beam.DoFn):
@@ -269,10 +396,11 @@ class _ReadCandidates(PooledDoFn):
         requests = [unpack(body[1:]) for body in bodies]
         if not requests:
             return
-        asking = np.concatenate([np.full(len(places), home[0]) for home, places in requests])
-        asked = np.concatenate([places for _, places in requests])
-        order = np.argsort(asked, kind="stable")
+        asking, asked = (np.concatenate(column) for column in zip(*requests, strict=True))
+        order = np.lexsort((asking, asked))
         asking, asked = asking[order], asked[order]
+        fresh = np.r_[True, (asking[1:] != asking[:-1]) | (asked[1:] != asked[:-1])]  # several may ask for one home
+        asking, asked = asking[fresh], asked[fresh]
         places = np.unique(asked).astype(np.int64)
         shingle = self._settings[task.settings].minhash.shingle
         read = 0

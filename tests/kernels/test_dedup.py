@@ -39,8 +39,20 @@ def test_exact_groups_name_the_first_document_of_each_text(digests: list[tuple[i
         assert row != leader
 
 
-@given(st.lists(st.integers(0, 3), max_size=60), st.randoms())
-def test_small_buckets_are_compared_exhaustively_whatever_the_order(bands: list[int], random: object) -> None:
+def pairs_of(*columns: np.ndarray, most: int = dedup.MOST_PAIRS) -> tuple[np.ndarray, np.ndarray]:
+    """All candidate pairs, which come in parts of at most so many."""
+    parts = list(dedup.candidate_pairs(dedup.Banded(*columns), most))
+    assert all(len(left) == len(right) <= most for left, right in parts)
+    empty = np.empty(0, np.uint64)
+    left, right = (np.concatenate([empty, *ends]) for ends in (zip(*parts, strict=True) if parts else ((), ())))
+    assert len(np.unique(np.stack([left, right]), axis=1).T) == len(left)
+    return left, right
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.randoms(), st.integers(1, 200))
+def test_small_buckets_are_compared_exhaustively_whatever_the_order(
+    bands: list[int], random: object, most: int
+) -> None:
     size = len(bands)
     rows = list(range(size))
     random.shuffle(rows)  # type: ignore[attr-defined]
@@ -48,7 +60,7 @@ def test_small_buckets_are_compared_exhaustively_whatever_the_order(bands: list[
     documents = np.array(rows, np.uint64)
     length = (documents % np.uint64(3)).astype(np.uint8)
     digest = documents * np.uint64(7919) % np.uint64(101)
-    left, right = dedup.candidate_pairs(band, length, digest, documents, np.zeros(len(rows), np.bool_))
+    left, right = pairs_of(band, length, digest, documents, np.zeros(len(rows), np.bool_), most=most)
     found = set(zip(left.tolist(), right.tolist(), strict=True))
     members = {b: [i for i, c in enumerate(bands) if c == b] for b in bands}
     exhaustive = {(i, j) for m in members.values() if len(m) <= 33 for i in m for j in m if i < j}
@@ -63,9 +75,7 @@ def test_earlier_documents_meet_new_ones_only_and_same_texts_are_known(
     band, digest, earlier = (np.array([member[k] for member in members]) for k in range(3))
     documents = np.arange(len(members), dtype=np.uint64)
     length = np.zeros(len(members), np.uint8)
-    found = dedup.candidate_pairs(
-        band.astype(np.uint64), length, digest.astype(np.uint64), documents, earlier.astype(np.bool_)
-    )
+    found = pairs_of(band.astype(np.uint64), length, digest.astype(np.uint64), documents, earlier.astype(np.bool_))
     wanted = {
         (i, j)
         for i, (b, d, e) in enumerate(members)
@@ -92,7 +102,7 @@ def test_a_large_bucket_costs_a_linear_number_of_pairs() -> None:
     documents = np.arange(size, dtype=np.uint64)
     band = np.zeros(size, np.uint64)
     own = np.zeros(size, np.bool_)
-    left, _ = dedup.candidate_pairs(band, np.zeros(size, np.uint8), documents, documents, own)
+    left, _ = pairs_of(band, np.zeros(size, np.uint8), documents, documents, own)
     assert len(left) <= dedup.PIVOTS * size
     pivots, counts = np.unique(left, return_counts=True)
     assert len(pivots) == dedup.PIVOTS

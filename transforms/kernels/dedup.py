@@ -7,6 +7,7 @@ document has a kept neighbour that justifies its removal: nothing is removed thr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from numba import njit
 PIVOTS = 32
 """Members of a bucket that are compared with all members after them. Spread evenly over the bucket they find .99 of
 the pairs in 20,000 pages of one template, at a cost linear in the bucket; buckets up to PIVOTS + 1 are exhaustive."""
+
+MOST_PAIRS = 2_000_000
+"""Candidate pairs that are held at a time: a bucket of a million has sixteen million."""
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -58,21 +62,60 @@ def same_texts(digest_high: U64, digest_low: U64, ours: I64, others: I64) -> tup
     return beside[found], rows[found]
 
 
-def candidate_pairs(
-    band: U64, length: npt.NDArray[np.uint8], digest: U64, documents: U64, earlier: npt.NDArray[np.bool_]
-) -> tuple[U64, U64]:
-    """Pairs of documents that share a band hash, each with the lower address first.
+class Banded(NamedTuple):
+    """Records of documents with one of their band hashes; those with equal hashes form a bucket."""
 
-    Args:
-        band: band hash of each record; records with equal hashes form a bucket.
-        length, digest, documents: order inside a bucket, from facts alone, so that pivots depend on content only.
-        earlier: documents of earlier indexes, which are settled among themselves; one that has the text of a new
-            document is known without its bands.
+    band: U64
+    length: npt.NDArray[np.uint8]
+    digest: U64
+    documents: U64
+    earlier: npt.NDArray[np.bool_]
+    """Documents of earlier indexes, which are settled among themselves; one that has the text of a new document is
+    known without its bands."""
+
+    def take(self, rows: npt.NDArray[Any]) -> Banded:
+        return Banded(*(column[rows] for column in self))
+
+
+def candidate_pairs(records: Banded, most: int = MOST_PAIRS) -> Iterator[tuple[U64, U64]]:
+    """Pairs of documents that share a bucket, each with the lower address first, at most some number at a time.
+
+    Buckets are ordered by length, digest and address: from facts alone, so that pivots depend on content only.
     """
-    shared = _sharing(band)
-    order = shared[np.lexsort((documents[shared], digest[shared], length[shared], band[shared]))]
-    left, right = _pivot_pairs(band[order], documents[order], digest[order], earlier[order], PIVOTS)
+    shared = _sharing(records.band)
+    order = np.lexsort(tuple(column[shared] for column in (records.documents, *records[2::-1])))
+    records = records.take(shared[order])
+    place = np.zeros(3, np.int64)
+    while place[0] < len(records.band):
+        left, right = _next_pairs(*records, PIVOTS, place, most)
+        yield np.minimum(left, right), np.maximum(left, right)
+
+
+def pairs_with(pivots: Banded, records: Banded) -> tuple[U64, U64]:
+    """Each of `records` with each of `pivots` of its bucket, the lower address first; none with itself.
+
+    Of two pivots both orders come up, as they do where the same records are asked for twice: pairs may repeat.
+    """
+    order = np.argsort(pivots.band, kind="stable")
+    pivots = pivots.take(order)
+    first = np.searchsorted(pivots.band, records.band, side="left")
+    count = np.searchsorted(pivots.band, records.band, side="right") - first
+    row = np.repeat(np.arange(len(count)), count)
+    pivot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + first[row]
+    both_earlier = pivots.earlier[pivot] & records.earlier[row]
+    one_earlier = pivots.earlier[pivot] | records.earlier[row]
+    settled = both_earlier | (one_earlier & (pivots.digest[pivot] == records.digest[row]))
+    left, right = pivots.documents[pivot], records.documents[row]
+    found = ~settled & (left != right)
+    left, right = left[found], right[found]
     return np.minimum(left, right), np.maximum(left, right)
+
+
+def smallest_digests(records: Banded, most: int = PIVOTS) -> Banded:
+    """Of each bucket the members with the smallest digests: pivots that can be chosen without holding the bucket."""
+    records = records.take(np.lexsort((records.documents, records.digest, records.band)))
+    number = np.arange(len(records.band)) - np.searchsorted(records.band, records.band)  # within the bucket
+    return records.take(number < most)
 
 
 def _sharing(band: U64) -> I64:
@@ -95,33 +138,33 @@ def distinct_pairs(left: U64, right: U64) -> tuple[U64, U64]:
 
 
 @njit(nogil=True, cache=True)
-def _pivot_pairs(band: Any, documents: Any, digest: Any, earlier: Any, pivots: int) -> Any:
-    pairs = _walk_pivots(band, documents, digest, earlier, pivots, documents[:0], documents[:0])
-    left = np.empty(pairs, np.uint64)
-    right = np.empty(pairs, np.uint64)
-    _walk_pivots(band, documents, digest, earlier, pivots, left, right)
-    return left, right
-
-
-@njit(nogil=True, cache=True)
-def _walk_pivots(band: Any, documents: Any, digest: Any, earlier: Any, pivots: int, left: Any, right: Any) -> int:
-    """Count the pairs, and write them down where there is room for them."""
+def _next_pairs(
+    band: Any, length: Any, digest: Any, documents: Any, earlier: Any, pivots: int, place: Any, most: int
+) -> Any:
+    """The next pairs from `place` on, which is moved: start of the bucket, number of the pivot, members it has met."""
+    left = np.empty(most, np.uint64)
+    right = np.empty(most, np.uint64)
     pairs = 0
-    start = 0
+    start, k, met = place[0], place[1], place[2]
     while start < len(band):
         end = _bucket_end(band, start)
         count = min(pivots, end - start - 1)
-        for k in range(count):
+        while k < count:
             pivot = _pivot(start, end, count, k)
-            for other in range(pivot + 1, end):
-                if _is_settled(earlier[pivot], earlier[other], digest[pivot] == digest[other]):
-                    continue
-                if len(left):
+            for other in range(pivot + 1 + met, end):
+                if pairs == most:
+                    place[0], place[1], place[2] = start, k, other - pivot - 1
+                    return left, right
+                if not _is_settled(earlier[pivot], earlier[other], digest[pivot] == digest[other]):
                     left[pairs] = documents[pivot]
                     right[pairs] = documents[other]
-                pairs += 1
+                    pairs += 1
+            met = 0
+            k += 1
+        k = 0
         start = end
-    return pairs
+    place[0], place[1], place[2] = start, 0, 0
+    return left[:pairs].copy(), right[:pairs].copy()
 
 
 @njit(nogil=True, cache=True)

@@ -27,6 +27,7 @@ __all__ = [
     "candidate_probability",
     "choose_bands",
     "fold32",
+    "joined_bands",
     "shingle_hashes",
     "signatures",
     "sorted_sets",
@@ -257,6 +258,19 @@ def band_hashes(signatures: NDArray[np.uint32], bands: Bands) -> NDArray[np.uint
             f"got an array of shape {signatures.shape}; choose the bands for these permutations"
         )
     return _hash_bands(np.ascontiguousarray(signatures, np.uint32), bands.bands, bands.rows)
+
+
+def joined_bands(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A hash of two band hashes: equal where both bands are shared."""
+    return _join(one, other)
+
+
+@njit(nogil=True, cache=True)
+def _join(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    joined = np.empty(one.size, np.uint64)
+    for i in range(one.size):
+        joined[i] = mix64(one[i] + _ROLL * other[i])
+    return joined
 
 
 @njit(nogil=True, cache=True)
