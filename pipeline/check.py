@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
 from pipeline.data_cards import card_of
-from pipeline.errors import BadInput, UsageError
+from pipeline.errors import BadInput, CustodyFailed, UsageError
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
@@ -54,7 +54,13 @@ def check_config(config: Config) -> Outcome:
     """Look at every source's first shard and at what is signed; the first thing that is wrong is the error."""
     _check_sign(config)
     shards = find_shards(config)
-    custody = load_custody(config)
+    try:
+        custody = load_custody(config)
+    except CustodyFailed:
+        for source in config.sources:  # a source that can have no custody is told before what is wrong with it
+            if source.custody:
+                _peeked(config, source, [shard for shard in shards if shard.source == source.name])
+        raise
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = dict(filter(None, pool.map(_hashed, _to_hash(config, shards))))
         looks = list(
@@ -168,28 +174,50 @@ def _look(
         "card": [],
         "custody": _verdicts(shards, custody, digests) if source.custody else {},
     }
-    card = card_of(source)
+    peeked = _peeked(config, source, shards)
+    if peeked is not None:
+        card = card_of(source)
+        read = peeked.read
+        look["columns"] = peeked.columns
+        look["sample"] = peeked.shard.name
+        look["reading"] = told_reading(read.form, read.data_set)
+        look["card"] = [claim.detail for claim in card]
+        rows = peeked.rows.slice(0, _MOST_DOCUMENTS)
+        look["rows"] = _tagged(source, peeked.shard, rows, custody, digests, card)
+        look["hints"] = [*peeked.unseen, *label_warnings(source, read.unexplained)]
+    return look
+
+
+class _Peeked(NamedTuple):
+    """The first rows of one shard, and how it is read."""
+
+    shard: Shard
+    columns: list[str]
+    rows: pa.RecordBatch
+    read: Summary
+    unseen: list[str]
+
+
+def _peeked(config: Config, source: Source, shards: Sequence[Shard]) -> _Peeked | None:
+    """The first shard that has rows, or else the last one; None where there is none."""
     columns = settings.column_map(config, source)
+    peeked = None
     for shard in shards:
         form = FileFormat(*_form(shard))
+        read = Summary(0, source.name, shard.name)
+        opener = partial(files.open_input, shard.path)
         try:
-            read = Summary(0, source.name, shard.name)
-            opener = partial(files.open_input, shard.path)
-            look["columns"], rows = peek(opener, shard.path, form, columns, _ROWS, read.note_reading)
+            names, rows = peek(opener, shard.path, form, columns, _ROWS, read.note_reading)
             unseen = _unseen(shard, form, columns)
         except MissingColumn as error:
             raise UsageError("missing_column", f"sources.{source.name}.columns: {error}") from None
         except UnreadableFile as error:
             raise BadInput("bad_file", f"sources.{source.name}: {error}", path=shard.path) from None
         judge_reading_of(config, source, read.form, read.data_set, shard.name)
-        look["sample"] = shard.name
-        look["reading"] = told_reading(read.form, read.data_set)
-        look["card"] = [claim.detail for claim in card]
-        look["rows"] = _tagged(source, shard, rows.slice(0, _MOST_DOCUMENTS), custody, digests, card)
-        look["hints"] = [*unseen, *label_warnings(source, read.unexplained)]
+        peeked = _Peeked(shard, names, rows, read, unseen)
         if rows.num_rows:
             break
-    return look
+    return peeked
 
 
 def _form(shard: Shard) -> tuple[Any, Any]:
