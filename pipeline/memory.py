@@ -23,7 +23,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's ma
 _KEEP = 2**31 - 1
 _LARGEST_FROM_HEAP = 1 << 30
 _ONE_ARENA = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+_OBJECTS_BETWEEN_COLLECTIONS = 500_000  # more than imports leave
 
 
 def keep_memory() -> None:
