@@ -35,7 +35,8 @@ class Runner:
     arguments: tuple[str, ...]  # complete Beam flags
     run_files: bool  # packets go through files, because all workers share this machine's disk
     in_process: bool  # workers are threads of this process, or its children
-    threads: int  # of the one worker that is this process; engines bring their own
+    one_worker: bool  # Beam's only one, in this process
+    threads: int  # of that one; engines bring their own
     progress: Progress
 
     def scratch(self, folder: str) -> str | None:
@@ -50,7 +51,7 @@ class Runner:
         from transforms import counters, pool
 
         counters.reset(stage)
-        pool.use_threads(self.threads)
+        pool.use_threads(self.threads, self.one_worker)
         remember_signatures()
         try:
             pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
@@ -169,13 +170,14 @@ def _pipeline_failed(stage: str, error: Exception, said: _BeamLog) -> AnchormixE
 def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
     """Complete and check the flags behind `--`; without a runner the local one is chosen, with all cores."""
     given = list(beam_arguments)
-    threads = 1
+    threads, one_worker = 1, False
     name = _option(given, "runner")
     local = name is None or name.lower() in _LOCAL_NAMES
     if local:
         given = _without(given, "runner")
         given.append(f"--runner={LOCAL_RUNNER}")
         if _option(given, "direct_running_mode") is None:
+            one_worker = True
             threads, given = _as_threads(given)
     endpoint = _option(given, "job_endpoint")
     embedded = endpoint == "embed"
@@ -184,7 +186,7 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
         _refuse_unknown_runner(name)
     if not local and not embedded and endpoint is not None:
         _refuse_silent_server(endpoint)
-    return Runner(tuple(given), _carrier(local or embedded), local or embedded, threads, progress)
+    return Runner(tuple(given), _carrier(local or embedded), local or embedded, one_worker, threads, progress)
 
 
 def _as_threads(arguments: Sequence[str]) -> tuple[int, list[str]]:

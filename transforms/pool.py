@@ -17,15 +17,29 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 _threads = 1
+_one_worker = False
 
 
-def use_threads(threads: int) -> None:
+def use_threads(threads: int, one_worker: bool = False) -> None:
     """How many elements each `PooledDoFn` of this process works on at a time; one until told otherwise.
 
-    An engine runs bundles side by side by itself, so this is for the local runner alone.
+    An engine runs bundles side by side by itself, so this is for the local runner alone, which may also have all of
+    its work done by `one_worker`.
     """
-    global _threads
-    _threads = threads
+    global _threads, _one_worker
+    _threads, _one_worker = threads, one_worker
+
+
+class Tasks(beam.PTransform):
+    """Elements spread over workers, in the order given as far as there is one: callers put the largest first."""
+
+    def __init__(self, tasks: Iterable[bytes]) -> None:
+        self._tasks = list(tasks)
+
+    def expand(self, begin: Any) -> Any:
+        tasks = begin | "Create" >> beam.Create(self._tasks, reshuffle=False)
+        # A single worker gets them all anyway, and a stage less is time saved.
+        return tasks if _one_worker else tasks | "Spread" >> beam.Reshuffle()
 
 
 class PooledDoFn(beam.DoFn):

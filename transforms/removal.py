@@ -23,7 +23,7 @@ from transforms.batches import DedupTask, Origin, addresses, place_of, split_of,
 from transforms.exchange import Exchange, Packets, packet, received, send
 from transforms.kernels import dedup
 from transforms.kernels.schemas import Fate
-from transforms.pool import PooledDoFn
+from transforms.pool import PooledDoFn, Tasks
 from transforms.sidecars import digest_words, digests_of, read_facts, read_fates
 from transforms.tagging import FateRules, SplitTask, tag_split
 
@@ -75,14 +75,13 @@ class RankDocuments(beam.PTransform):
         told = [
             tasks | "RankTasks" >> beam.ParDo(SplitTask()),
             tasks.pipeline
-            | "EdgeFiles" >> beam.Create(self.edges.elements(*EdgeFiles._fields), reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
+            | "EdgeFiles" >> Tasks(self.edges.elements(*EdgeFiles._fields))
             | "AskRanks" >> beam.ParDo(_AskRanks()),
         ]
         if self.earlier:
             told.append(
                 tasks.pipeline
-                | "Earlier" >> beam.Create([task.to_bytes() for task in self.earlier], reshuffle=False)
+                | "Earlier" >> Tasks(task.to_bytes() for task in self.earlier)
                 | "EarlierTasks" >> beam.ParDo(_EarlierTask())
             )
         return (

@@ -23,7 +23,7 @@ from transforms.exchange import Exchange, Gather, Packets, packet, received, sen
 from transforms.kernels import dedup, rounds
 from transforms.kernels.rounds import Links, News, Texts
 from transforms.kernels.schemas import Fate
-from transforms.pool import PooledDoFn
+from transforms.pool import PooledDoFn, Tasks
 from transforms.removal import (
     RANK_COLUMNS,
     RANKS,
@@ -100,8 +100,7 @@ class TurnEdges(beam.PTransform):
     def expand(self, ranks: Any) -> Any:
         edges = (
             ranks.pipeline
-            | "EdgeFiles" >> beam.Create(self.edges.elements("pairs", "seen"), reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
+            | "EdgeFiles" >> Tasks(self.edges.elements("pairs", "seen"))
             | "SendEdges" >> beam.ParDo(_SendEdges(self.partitions))
         )
         ranked = (
@@ -346,11 +345,7 @@ class GiveVerdicts(beam.PTransform):
     scratch: str | None
 
     def expand(self, fate_tasks: Any) -> Any:
-        tasks = (
-            fate_tasks.pipeline
-            | "Partitions" >> beam.Create([task.to_bytes() for task in self.tasks], reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
-        )
+        tasks = fate_tasks.pipeline | "Partitions" >> Tasks(task.to_bytes() for task in self.tasks)
         return (
             (
                 tasks | "TextTasks" >> beam.ParDo(_SendTask()),
