@@ -1,20 +1,30 @@
-"""Edges of known shapes between documents without text, and removal by plain Python."""
+"""Edges of known shapes between documents without text; removal by plain Python, by one worker, and in rounds."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
 
+import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.progress import make_progress
+from pipeline.removal import Duplicates, Removal, Rounds
+from pipeline.submit import make_runner
 from transforms import dedup as dedup_stage
-from transforms.batches import pack
-from transforms.exchange import packet
+from transforms import exchange, removal, rounds
+from transforms.batches import addresses, pack, unpack
+from transforms.exchange import Gather, gathered, packet, received
 from transforms.kernels import dedup
 from transforms.removal import RANKS, EdgeFiles, home_of
+from transforms.tagging import FateRules
 
 I64 = npt.NDArray[np.int64]
 
@@ -149,3 +159,84 @@ def ranked(
         right,
         seen,
     )
+
+
+RULES = FateRules({}, {})
+
+
+class Verdicts(NamedTuple):
+    """Rows of `VERDICTS` and of `STANDS_FOR`, by rising document."""
+
+    gone: np.ndarray
+    more: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Verdicts) and all(map(np.array_equal, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class GivenRanks(beam.PTransform):
+    """In place of `RankDocuments`: ranks that no facts stand behind."""
+
+    case: Ranked
+
+    def __init__(self, _rules: Any, _edges: Any, _earlier: Any, partitions: int, _scratch: Any) -> None:
+        super().__init__()
+        self._partitions = partitions
+
+    def expand(self, tasks: Any) -> Any:
+        # Made where they are wanted: in the graph itself, tens of megabytes are slow.
+        return tasks | beam.FlatMap(given_packets, self._partitions).with_output_types(tuple[int, bytes])
+
+
+def given_packets(_: bytes, partitions: int) -> list[tuple[int, bytes]]:
+    return GivenRanks.case.packets(partitions)
+
+
+def with_split(element: tuple[int, bytes]) -> bytes:
+    split, value = element
+    return struct.pack("<Q", split) + value
+
+
+def read(packets: Iterable[tuple[int, bytes]]) -> Verdicts:
+    """What packets say, by document: of removed ones, and for how many more each survivor stands."""
+    said: dict[bytes, list[np.ndarray]] = {
+        removal.VERDICTS: [np.empty((0, 8), np.uint64)],
+        removal.STANDS_FOR: [np.empty((0, 2), np.uint64)],
+    }
+    for split, value in packets:
+        (body,) = received([exchange._INLINE + value])
+        places, *columns = (column.astype(np.uint64) for column in unpack(body[1:]))
+        said[bytes(body[:1])].append(np.stack([addresses(split, places), *columns], axis=1))
+    gone, more = (np.concatenate(rows) for rows in said.values())
+    survivors, number = np.unique(more[:, 0], return_inverse=True)
+    total = np.bincount(number, more[:, 1].astype(np.int64), len(survivors)).astype(np.uint64)
+    assert len(np.unique(gone[:, 0])) == len(gone)
+    return Verdicts(gone[np.argsort(gone[:, 0])], np.stack([survivors, total], axis=1))
+
+
+def by_one_worker(case: Ranked, folder: Path) -> Verdicts:
+    files = case.write(folder)
+    packets = [exchange._inline(*sent)[1] for sent in case.packets(1)]
+    return read(removal._Remove(files).process((0, packets)))
+
+
+def in_rounds(
+    case: Ranked, folder: Path, partitions: int, most_edges: int = 0, beam_flags: tuple[str, ...] = ()
+) -> tuple[Verdicts, Removal]:
+    edges = case.write(folder)
+    GivenRanks.case = case
+    runner = make_runner(beam_flags or ("--direct_num_workers=1",), make_progress(quiet=True))
+    files = str(folder / "removal")
+    # The number of partitions follows from the edges; tests want more of them.
+    with mock.patch.object(rounds, "RankDocuments", GivenRanks):
+        removed = Rounds(runner, files, partitions, most_edges).remove([b""], RULES, Duplicates(edges, 0, []))
+
+    def define(pipeline: beam.Pipeline) -> None:
+        verdicts = pipeline | beam.Create([b""]) | removed.transform
+        _ = verdicts | beam.Map(with_split).with_output_types(bytes) | Gather(str(folder / "verdicts"))
+
+    runner.run("verdicts", 0, define)
+    sent = ((struct.unpack_from("<Q", value)[0], value[8:]) for value in gathered(str(folder / "verdicts")))
+    return read(sent), removed

@@ -2,114 +2,20 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import apache_beam as beam
 import clusters
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.progress import make_progress
-from pipeline.removal import Duplicates, Removal, Rounds
-from pipeline.submit import make_runner
-from transforms import exchange, removal, rounds
-from transforms.batches import addresses, unpack
-from transforms.exchange import Gather, gathered, received
+from transforms import rounds
 from transforms.kernels import dedup
 from transforms.kernels.schemas import Fate
-from transforms.tagging import FateRules
-
-RULES = FateRules({}, {})
 
 
-class Verdicts(NamedTuple):
-    """Rows of `VERDICTS` and of `STANDS_FOR`, by rising document."""
-
-    gone: np.ndarray
-    more: np.ndarray
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Verdicts) and all(map(np.array_equal, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class GivenRanks(beam.PTransform):
-    """In place of `RankDocuments`: ranks that no facts stand behind."""
-
-    case: clusters.Ranked
-
-    def __init__(self, _rules: Any, _edges: Any, _earlier: Any, partitions: int, _scratch: Any) -> None:
-        super().__init__()
-        self._partitions = partitions
-
-    def expand(self, tasks: Any) -> Any:
-        # Made where they are wanted: in the graph itself, tens of megabytes are slow.
-        return tasks | beam.FlatMap(given_packets, self._partitions).with_output_types(tuple[int, bytes])
-
-
-def given_packets(_: bytes, partitions: int) -> list[tuple[int, bytes]]:
-    return GivenRanks.case.packets(partitions)
-
-
-def with_split(element: tuple[int, bytes]) -> bytes:
-    split, value = element
-    return struct.pack("<Q", split) + value
-
-
-def read(packets: Iterable[tuple[int, bytes]]) -> Verdicts:
-    """What packets say, by document: of removed ones, and for how many more each survivor stands."""
-    said: dict[bytes, list[np.ndarray]] = {
-        removal.VERDICTS: [np.empty((0, 8), np.uint64)],
-        removal.STANDS_FOR: [np.empty((0, 2), np.uint64)],
-    }
-    for split, value in packets:
-        (body,) = received([exchange._INLINE + value])
-        places, *columns = (column.astype(np.uint64) for column in unpack(body[1:]))
-        said[bytes(body[:1])].append(np.stack([addresses(split, places), *columns], axis=1))
-    gone, more = (np.concatenate(rows) for rows in said.values())
-    survivors, number = np.unique(more[:, 0], return_inverse=True)
-    total = np.bincount(number, more[:, 1].astype(np.int64), len(survivors)).astype(np.uint64)
-    assert len(np.unique(gone[:, 0])) == len(gone)
-    return Verdicts(gone[np.argsort(gone[:, 0])], np.stack([survivors, total], axis=1))
-
-
-def by_one_worker(case: clusters.Ranked, folder: Path) -> Verdicts:
-    files = case.write(folder)
-    packets = [exchange._inline(*sent)[1] for sent in case.packets(1)]
-    return read(removal._Remove(files).process((0, packets)))
-
-
-def in_rounds(
-    case: clusters.Ranked, folder: Path, partitions: int, most_edges: int = 0, beam_flags: tuple[str, ...] = ()
-) -> tuple[Verdicts, Removal]:
-    edges = case.write(folder)
-    GivenRanks.case = case
-    runner = make_runner(beam_flags or ("--direct_num_workers=1",), make_progress(quiet=True))
-    files = str(folder / "removal")
-    # The number of partitions follows from the edges; tests want more of them.
-    removed = Rounds(runner, files, partitions, most_edges).remove([b""], RULES, Duplicates(edges, 0, []))
-
-    def define(pipeline: beam.Pipeline) -> None:
-        verdicts = pipeline | beam.Create([b""]) | removed.transform
-        _ = verdicts | beam.Map(with_split).with_output_types(bytes) | Gather(str(folder / "verdicts"))
-
-    runner.run("verdicts", 0, define)
-    sent = ((struct.unpack_from("<Q", value)[0], value[8:]) for value in gathered(str(folder / "verdicts")))
-    return read(sent), removed
-
-
-@pytest.fixture(autouse=True)
-def given_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "RankDocuments", GivenRanks)
-
-
-def assert_justified(case: clusters.Ranked, verdicts: Verdicts) -> None:
+def assert_justified(case: clusters.Ranked, verdicts: clusters.Verdicts) -> None:
     """Every removed document has a kept witness with the same text or an edge; together they stand for all."""
     text = dict(zip(case.document.tolist(), case.copy_of.tolist(), strict=True))
     edges = {
@@ -151,9 +57,9 @@ def test_both_ways_give_the_same_verdicts(
     folder = tmp_path_factory.mktemp("rounds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "ROUNDS", per_pipeline)
-        verdicts, removed = in_rounds(case, folder, partitions)
+        verdicts, removed = clusters.in_rounds(case, folder, partitions)
     assert removed.undecided == 0
-    assert verdicts == by_one_worker(case, folder)
+    assert verdicts == clusters.by_one_worker(case, folder)
     assert_justified(case, verdicts)
 
 
@@ -164,9 +70,9 @@ def test_both_ways_give_the_same_verdicts(
 def test_large_clusters_are_decided_in_one_pipeline(shape: str, documents: int, edges: int, tmp_path: Path) -> None:
     left, right = clusters.edges_of(shape, documents, edges)
     case = clusters.ranked(left, right, documents, seed=5)
-    verdicts, removed = in_rounds(case, tmp_path, 16)
+    verdicts, removed = clusters.in_rounds(case, tmp_path, 16)
     assert removed.undecided == 0
     assert 1 <= removed.rounds <= rounds.ROUNDS
-    assert verdicts == by_one_worker(case, tmp_path)
+    assert verdicts == clusters.by_one_worker(case, tmp_path)
     gone, witness = (np.searchsorted(case.document, verdicts.gone[:, column]).tolist() for column in (0, 2))
     assert dict(zip(gone, witness, strict=True)) == clusters.plain_greedy(case.rank, left, right)
