@@ -69,9 +69,12 @@ class SplitRange:
         return "whole" if self.row_groups is None else f"{self.row_groups[0]:05d}-{self.row_groups[1]:05d}"
 
 
-def find_shards(config: Config) -> list[Shard]:
-    """All shards of all sources, in the order that addresses follow: (source, name)."""
-    shards = [shard for source in config.sources for shard in _source_shards(config, source)]
+def find_shards(config: Config, detectors: str = "") -> list[Shard]:
+    """All shards of all sources, in the order that addresses follow: (source, name).
+
+    `detectors` changes with what scores depend on; whoever only asks which files there are leaves it out.
+    """
+    shards = [shard for source in config.sources for shard in _source_shards(config, source, detectors)]
     return sorted(shards, key=lambda shard: (shard.source, shard.name))
 
 
@@ -94,8 +97,8 @@ def key_of(source: str) -> str:
     return "evidence.known_synthetic" if source == KNOWN_SYNTHETIC else f"sources.{source}.files"
 
 
-def _source_shards(config: Config, source: Source) -> list[Shard]:
-    settings = json.dumps(config.facts_settings(source), sort_keys=True)
+def _source_shards(config: Config, source: Source, detectors: str = "") -> list[Shard]:
+    settings = json.dumps(config.facts_settings(source), sort_keys=True) + detectors
     found: dict[str, tuple[str, files.FileInfo]] = {}
     for pattern in source.files:
         matches = files.list_files(pattern)

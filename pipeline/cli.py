@@ -73,11 +73,14 @@ def main() -> None:
     logging.getLogger().addFilter(_NotAboutThisRun())
 
 
-def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:
+def command(
+    name: str | None = None, of: click.Group = main, **settings: Any
+) -> Callable[[Callable[..., Outcome]], click.Command]:
     """A command that returns an `Outcome`; adds `--json`, and turns errors into diagnoses and exit codes."""
 
     def decorate(body: Callable[..., Outcome]) -> click.Command:
-        label = name or body.__name__
+        own = name or body.__name__
+        label = own if of is main else f"{of.name} {own}"
 
         @click.option("--json", "as_json", is_flag=True, help="Print exactly one line of JSON on stdout.")
         @wraps(body)
@@ -114,7 +117,7 @@ def command(name: str | None = None, **settings: Any) -> Callable[[Callable[...,
                 click.echo(outcome.text)
             sys.exit(outcome.exit)
 
-        return main.command(label, **settings)(run)
+        return of.command(own, **settings)(run)
 
     return decorate
 
@@ -317,6 +320,86 @@ def attest(
     )
     text = f"{output}: {summary['documents']:,} documents in {summary['subjects']:,} files, signed as {method}."
     return Outcome(text, output=str(output), totals=summary)
+
+
+@main.group(cls=_Group)
+def detector() -> None:
+    """Detectors of synthetic text: train one, calibrate one, make a watermark key. They can only demote."""
+
+
+_TEXTS = click.argument("inputs", nargs=-1, required=True, metavar="CONFIG | FILES...")
+_COLUMN = click.option("--column", help="The column that holds the text; default: recognised.")
+_LABEL_COLUMN = click.option("--label-column", help="The column that says who wrote it.")
+_LABEL = click.option(
+    "--label", "labels", multiple=True, metavar="VALUE=MEANING", help="What a label means: 1=human; repeatable."
+)
+_LANGUAGE_COLUMN = click.option("--language-column", help="The column that holds the language; default: recognised.")
+
+
+@command(of=detector)
+@_TEXTS
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The model to write.")
+@_COLUMN
+@_LABEL_COLUMN
+@_LABEL
+@_LANGUAGE_COLUMN
+@click.option("--group-column", help="Rows of one value stay together: versions of a text, answers to a question.")
+def train(
+    inputs: tuple[str, ...],
+    output: Path,
+    column: str | None,
+    label_column: str | None,
+    labels: tuple[str, ...],
+    language_column: str | None,
+    group_column: str | None,
+) -> Outcome:
+    """Train a detector of character n-grams on labelled text of your own; writes its calibration beside it."""
+    from pipeline.detector_command import reading
+    from pipeline.detector_command import train as train_detector
+
+    return train_detector(inputs, reading(column, label_column, labels, language_column, group_column), output)
+
+
+@command(of=detector)
+@_TEXTS
+@click.option("--detector", "target", required=True, help="ngrams, watermark, module:callable, or a score column.")
+@click.option("--model", type=click.Path(path_type=Path), help="The file that ngrams and watermark need.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="The calibration to write.")
+@_COLUMN
+@_LABEL_COLUMN
+@_LABEL
+@_LANGUAGE_COLUMN
+def calibrate(
+    inputs: tuple[str, ...],
+    target: str,
+    model: Path | None,
+    output: Path,
+    column: str | None,
+    label_column: str | None,
+    labels: tuple[str, ...],
+    language_column: str | None,
+) -> Outcome:
+    """Score human text with a detector, so that its scores on other text mean something."""
+    from dataclasses import replace
+
+    from pipeline.detector_command import calibrate as calibrate_detector
+    from pipeline.detector_command import reading
+
+    how = reading(column, label_column, labels, language_column, None)
+    return calibrate_detector(inputs, how if labels else replace(how, declare="human"), target, model, output)
+
+
+@command(of=detector)
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--scheme", type=click.Choice(["unigram", "kgw"]), default="unigram", show_default=True)
+@click.option("--gamma", default="1/2", show_default=True, help="The share of units that are green.")
+@click.option("--context", type=int, help="Units before one that decide with it; kgw: 1 to 16, default 1.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json; default: words.")
+def key(output: Path, scheme: str, gamma: str, context: int | None, tokenizer: Path | None) -> Outcome:
+    """Write a fresh secret key for the watermark test to OUTPUT; the generator marks its text with the same."""
+    from pipeline.detector_command import make_key
+
+    return make_key(output, scheme, gamma, context, tokenizer)
 
 
 @command()

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf
 from pipeline.config_checks import NOT_YET, check_config, refuse_later_keys
+from pipeline.config_detectors import DetectorEntry
 from pipeline.config_guards import (
     Against,
     Dedup,
@@ -60,6 +61,7 @@ __all__ = [
     "Config",
     "Custody",
     "Dedup",
+    "DetectorEntry",
     "Diversity",
     "Evidence",
     "Exclusion",
@@ -129,7 +131,7 @@ class Config:
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def facts_settings(self, source: Source | str) -> dict[str, Any]:
-        """What the facts of a source depend on, apart from the bytes of its shards."""
+        """What the facts of a source depend on, apart from the bytes of its shards and of detectors."""
         if isinstance(source, str):
             source = self.source(source)
         of_source = SOURCE.meaning(source)
@@ -140,7 +142,7 @@ class Config:
             "shingle": self.dedup.shingle,
             "permutations": self.dedup.permutations,
             "artefacts": self.evidence.artefacts,
-            "detectors": sorted(self.evidence.detectors),
+            "detectors": sorted([entry.label, entry.detector] for entry in self.evidence.detectors),
             "metrics": self.diversity.metrics,
         }
 
@@ -154,10 +156,15 @@ class Config:
         }
 
     def fates_settings(self) -> dict[str, Any]:
-        """What the fates depend on, apart from the edges and the bytes of keys and manifests."""
+        """What the fates depend on, apart from the edges and the bytes of keys, manifests and calibrations."""
         names = ("declare", "labels", "synthetic", "custody", "priority", "license")
         plain = CONFIG.plain(self)
+        judged = {
+            entry.label: [str(entry.alpha), entry.min_words, entry.calibration is not None]
+            for entry in self.evidence.detectors
+        }
         return {
+            **({"detectors": judged} if judged else {}),
             "as_of": plain.get("as_of"),
             "trust": {
                 "keys": sorted(plain["trust"]["keys"], key=lambda trusted: str(trusted["name"])),

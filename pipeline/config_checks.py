@@ -22,7 +22,6 @@ __all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
 NOT_YET = {
     "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
     "counts that the input holds",
-    "evidence.detectors": "detector scores are not read yet; leave the key out",
     "diversity.reference": "held-out text is not compared with yet; leave the key out",
     "diversity.metrics": "only the core metrics are measured yet; leave the key out",
     "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",
@@ -63,6 +62,7 @@ def check_config(config: Config, at: At) -> None:
     sources = {source.name: source for source in config.sources}
     _distinct((source.name for source in config.sources), "sources", at / "sources")
     _distinct((trusted.name for trusted in config.trust.keys), "keys", at / "trust" / "keys")
+    _distinct((entry.label for entry in config.evidence.detectors), "detectors", at / "evidence" / "detectors")
     for place, trusted in enumerate(config.trust.keys):
         here = (at / "trust" / "keys").item(place, trusted.name)
         for number, name in enumerate(trusted.sources or ()):

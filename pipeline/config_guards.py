@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Annotated
 
 from pipeline.config_blocks import Block, Key, ListOf
+from pipeline.config_detectors import DetectorEntry, DetectorKind
 from pipeline.config_kinds import Choice, Day, Flag, GlobOf, PathTo, Text
 from pipeline.config_numbers import Share, Whole
 from pipeline.config_sources import FIELD_PATH, METHODS, NAME, Source
@@ -99,7 +100,7 @@ class Evidence:
     known_synthetic: Annotated[tuple[str, ...], Key(PATHS, "text known to be model output")] = ()
     artefacts: Annotated[bool, Key(Flag(), "look for traces that models and chat tools leave in text")] = True
     detectors: Annotated[
-        tuple[str, ...], Key(ListOf(Text("a score column or module:callable")), "scores that can demote, never verify")
+        tuple[DetectorEntry, ...], Key(ListOf(DetectorKind()), "scores that can demote, never verify")
     ] = ()
     max_contested: Annotated[
         Fraction, Key(Share(), "share of verified tokens that may be contested before the run stops")

@@ -22,6 +22,7 @@ from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, altered_shards, changed_meanwhile, load_custody
 from pipeline.data_cards import cards_key, load_cards
+from pipeline.detectors import Detectors, detector_warnings, judge_scores, load_detectors
 from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
@@ -77,6 +78,10 @@ class Facts:
     @cached_property
     def splits(self) -> list[Split]:
         return [split for shard in self.shards for split in shard.splits]
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        return [summary for shard in self.shards for summary in shard.summaries]
 
     @cached_property
     def key(self) -> str:
@@ -169,6 +174,10 @@ class IndexBuilder:
         self.scratch = index.path("scratch", self.run_id)
         self.rebuilt: list[str] = []
 
+    @cached_property
+    def detectors(self) -> Detectors:
+        return load_detectors(self.config)
+
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the index, with an empty scratch folder; what dead runs left in it goes first."""
@@ -184,6 +193,7 @@ class IndexBuilder:
 
     def bring_up_to_date(self) -> Indexed:
         """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
+        _ = self.detectors  # what is wrong with them is the config's fault, which is told before all else
         try:
             custody = load_custody(self.config)
         except CustodyFailed:
@@ -193,6 +203,7 @@ class IndexBuilder:
             raise
         facts = self.facts()
         judge_forms(self.config, facts)
+        judge_scores(self.config, facts.summaries)
         judge_reading(self.config, facts)
         judge_custody(self.config, facts, custody)
         edges = self.edges(facts)
@@ -201,6 +212,7 @@ class IndexBuilder:
         judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
         warnings += form_warnings(self.config, facts)
+        warnings += detector_warnings(self.config, self.detectors, fates.accounts)
         return Indexed(facts, edges, fates, custody, tuple(warnings))
 
     def _stale(self, layer: str, why: str) -> UsageError:
@@ -214,7 +226,7 @@ class IndexBuilder:
     # Facts
 
     def facts(self) -> Facts:
-        return self._facts_of(catalog.find_shards(self.config), 0, "facts")
+        return self._facts_of(catalog.find_shards(self.config, self.detectors.facts_key), 0, "facts")
 
     def known(self, first_split: int) -> Facts:
         """Text known to be synthetic, its splits numbered from `first_split`."""
@@ -299,7 +311,7 @@ class IndexBuilder:
             for part in ranges[shard.key]:
                 splits.append(self._split(shard, part, len(splits)))
                 owners.append(shard)
-        sources = settings.source_settings(self.config)
+        sources = settings.source_settings(self.config, self.detectors)
         report = files.join(self.scratch, "facts.report")
         tasks = [s.to_bytes() for s in sorted(splits, key=lambda split: (-split.weight, split.index))]
         self.runner.run("index", sum(split.weight for split in splits), graphs.facts(tasks, sources, report))
@@ -313,6 +325,13 @@ class IndexBuilder:
                 raise UsageError(
                     "missing_column",
                     f"{catalog.key_of(shard.source).removesuffix('files')}columns: {failed.failure}",
+                    source=shard.source,
+                    shard=shard.name,
+                )
+            if failed and failed.failure_code == "bad_detector":
+                raise UsageError(
+                    "bad_detector",
+                    f"evidence.detectors.{failed.failure} (reading {shard.source}/{shard.name})",
                     source=shard.source,
                     shard=shard.name,
                 )
@@ -345,7 +364,7 @@ class IndexBuilder:
 
     def _bad_file(self, shard: Shard, source: Any, problem: str) -> Summary:
         split = self._split(shard, SplitRange(None, 0, shard.size), 0)
-        return bad_file_facts(split, source.kept, source.minhash.permutations, problem)
+        return bad_file_facts(split, source.kept, source.scored, source.minhash.permutations, problem)
 
     # Edges
 
@@ -420,7 +439,8 @@ class IndexBuilder:
     def fates(self, facts: Facts, edges: Edges, custody: Custody) -> Fates:
         fate_settings = json.dumps(self.config.fates_settings(), sort_keys=True)
         cards = load_cards(self.config)
-        key = fingerprint(FATES_VERSION, edges.key, fate_settings, custody.key, cards_key(cards))
+        calibrated = [self.detectors.fates_key] if self.detectors.rules else []
+        key = fingerprint(FATES_VERSION, edges.key, fate_settings, custody.key, cards_key(cards), *calibrated)
         done = self.index.layer("fates", key)
         if done is None:
             if not self.build:
@@ -446,7 +466,7 @@ class IndexBuilder:
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
-        rules = settings.fate_rules(self.config, cards)
+        rules = settings.fate_rules(self.config, cards, self.detectors)
         earlier = [task for index in edges.earlier for task in index.tasks]
         counted = sum(edges.counts[kind] for kind in EdgeFiles._fields)
         duplicates = Duplicates(EdgeFiles(edges.exact, edges.seen, edges.pairs), counted, earlier)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from pipeline.catalog import known_source
+from pipeline.catalog import KNOWN_SYNTHETIC, known_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
+from pipeline.detectors import NO_DETECTORS, Detectors
 from pipeline.errors import UsageError
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import bands, columns, minhash, mixture
@@ -20,13 +21,17 @@ from transforms.provenance import Exclusion, FateRules
 from transforms.sidecars import SourceSettings
 
 
-def source_settings(config: Config) -> dict[str, SourceSettings]:
-    """How each source is read, text known to be synthetic among them."""
+def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict[str, SourceSettings]:
+    """How each source is read, text known to be synthetic among them.
+
+    Detectors only where documents are scored: a watermark key is a secret.
+    """
     return {
         source.name: SourceSettings(
-            columns=column_map(config, source),
+            columns=column_map(config, source, detectors),
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
+            detectors=() if source.name == KNOWN_SYNTHETIC else detectors.specs,
             batch_rows=int(os.environ.get("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS)),
         )
         for source in (*config.sources, known_source(config))
@@ -37,7 +42,7 @@ def minhash_params(config: Config) -> minhash.MinHashParams:
     return minhash.MinHashParams(config.dedup.permutations, config.dedup.shingle)
 
 
-def column_map(config: Config, source: Source) -> columns.ColumnMap:
+def column_map(config: Config, source: Source, detectors: Detectors = NO_DETECTORS) -> columns.ColumnMap:
     named = source.columns
     text = named.text
     if isinstance(text, Join):
@@ -57,6 +62,7 @@ def column_map(config: Config, source: Source) -> columns.ColumnMap:
         label=None if isinstance(named.label, Auto) else named.label,
         n_tokens=config.tokens.column,
         keep=tuple((kept.name, kept.path) for kept in source.keep),
+        scores=tuple(spec.target for spec in detectors.specs if spec.is_column),
     )
 
 
@@ -64,7 +70,9 @@ def _column(named: str | Auto | None) -> columns.Column:
     return columns.AUTO if isinstance(named, Auto) else named
 
 
-def fate_rules(config: Config, cards: Mapping[str, tuple[Claim, ...]]) -> FateRules:
+def fate_rules(
+    config: Config, cards: Mapping[str, tuple[Claim, ...]], detectors: Detectors = NO_DETECTORS
+) -> FateRules:
     return FateRules(
         sources={source.name: source_rules(source, cards.get(source.name, ())) for source in config.sources},
         priorities={source.name: source.priority for source in config.sources},
@@ -74,6 +82,7 @@ def fate_rules(config: Config, cards: Mapping[str, tuple[Claim, ...]]) -> FateRu
             )
             for rule in config.exclude
         ),
+        detectors=detectors.rules,
     )
 
 

@@ -76,7 +76,7 @@ def _told(arguments: tuple[str | Path, ...], code: int, stdout: str, stderr: str
     assert "Traceback" not in stderr, shown
     assert stdout.count("\n") == 1, shown
     line = json.loads(stdout)
-    assert line["command"] == arguments[0], shown
+    assert line["command"].split()[0] == arguments[0], shown
     assert line["exit"] == code, shown
     assert {"status", "error", "output", "totals"} <= line.keys(), shown
     assert (line["error"] is None) == (code == 0), shown

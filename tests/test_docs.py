@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click import Command, Option
+from click import Command, Group, Option
 from click.testing import CliRunner
 
 import pipeline.errors
@@ -74,6 +74,11 @@ def wrong_call(words: list[str]) -> str | None:
     command = main.commands.get(words[0])
     if command is None:
         return f"there is no command {words[0]}"
+    if isinstance(command, Group):
+        below = command.commands.get(words[1]) if words[1:] else None
+        if below is None:
+            return f"{words[0]} has no command {' '.join(words[1:2])}"
+        command = below
     unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in options(command)]
     return f"{words[0]} has no option {', '.join(unknown)}" if unknown else None
 

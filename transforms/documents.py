@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from transforms import counters, files
 from transforms.batches import MAX_DOCUMENT_BYTES, Split
-from transforms.kernels import hashing, minhash, text
+from transforms.kernels import detectors, hashing, minhash, text
 from transforms.kernels.artefacts import artefact_bits
+from transforms.kernels.detectors import DetectorFailed
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
-from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema
+from transforms.kernels.schemas import KEEP_PREFIX, SCORE_PREFIX, Status, facts_schema, p_column, score_column
 from transforms.kernels.streams import reading
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
@@ -69,7 +70,7 @@ class _ReadSplit(PooledDoFn):
 def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     """Read one split and write its sidecars; a file that cannot be read to its end writes nothing."""
     summary = Summary(split.index, split.source, split.shard)
-    schema = facts_schema(settings.kept, settings.minhash.permutations)
+    schema = facts_schema(settings.kept, settings.minhash.permutations, settings.scored)
     statistics = SplitDiversity()
     try:
         # The writer closes first even if reading fails: one that outlives its sink complains when it is collected.
@@ -88,7 +89,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
                 on_located=summary.note_reading,
             ):
                 facts = batch_facts(batch, settings, schema, statistics)
-                _count(summary, facts)
+                _count(summary, facts, settings.scored)
                 counters.advance("index", facts.num_rows, 0)
                 held.append(facts)
                 if sum(part.num_rows for part in held) >= _ROWS_PER_GROUP:
@@ -104,6 +105,9 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
         return Summary(split.index, split.source, split.shard, failure=str(error), failure_code="missing_column")
     except UnreadableFile as error:
         return Summary(split.index, split.source, split.shard, failure=error.problem, failure_code="bad_file")
+    except DetectorFailed as error:
+        told = f"{error.name}: {error}"
+        return Summary(split.index, split.source, split.shard, failure=told, failure_code="bad_detector")
     counters.advance("index", 0, split.weight)
     return summary
 
@@ -113,13 +117,16 @@ def _write_group(writer: pq.ParquetWriter, held: list[pa.RecordBatch], schema: p
     held.clear()
 
 
-def _count(summary: Summary, facts: pa.RecordBatch) -> None:
+def _count(summary: Summary, facts: pa.RecordBatch, detectors: tuple[str, ...]) -> None:
     status = facts["status"].to_numpy()
     summary.documents += facts.num_rows
     summary.empty += int((status == Status.EMPTY).sum())
     summary.words += int(facts["n_words"].to_numpy().sum())
     summary.tokens += int(facts["n_tokens"].to_numpy().sum())
     summary.text_bytes += int(facts["n_bytes"].to_numpy().sum())
+    for name in detectors:
+        silent = (status == Status.OK) & facts[score_column(name)].is_null().to_numpy(zero_copy_only=False)
+        summary.unscored[name] = summary.unscored.get(name, 0) + int(silent.sum())
     bad = np.flatnonzero(status == Status.BAD_RECORD)
     summary.bad_records += len(bad)
     for place in bad[: max(0, _PROBLEMS_KEPT - len(summary.problems))]:
@@ -154,12 +161,31 @@ def batch_facts(
         "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
         "signature": fixed_binary(signatures.view(np.uint8)),
         "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
+        **_scores(batch, settings, readable, np.diff(words.offsets)),
         **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label", "origin")},
         **{KEEP_PREFIX + name: batch[KEEP_PREFIX + name] for name in settings.kept},
     }
     return pa.RecordBatch.from_arrays(
         [pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema
     )
+
+
+def _scores(
+    batch: pa.RecordBatch, settings: SourceSettings, readable: npt.NDArray[np.bool_], n_words: npt.NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    """What detectors say of a batch; a document without a number has null."""
+    columns: dict[str, pa.Array] = {}
+    meta = {name: batch[name] for name in ("doc_id", "language", "url", "date")} | {"n_words": pa.array(n_words)}
+    for spec in settings.detectors:
+        if spec.is_column:
+            name = SCORE_PREFIX + spec.target
+            values = batch[name] if name in batch.schema.names else None
+            scores = detectors.column_scores(values, batch.num_rows, readable)
+        else:
+            scores = detectors.run(spec, batch["text"], readable, meta)
+        columns[score_column(spec.name)] = pa.array(scores.score, from_pandas=True)
+        columns[p_column(spec.name)] = pa.array(scores.p, from_pandas=True)
+    return columns
 
 
 def _given_tokens(batch: pa.RecordBatch, status: npt.NDArray[np.uint8]) -> tuple[Any, Any, Any]:

@@ -106,6 +106,8 @@ class _WriteFates(PooledDoFn):
         written = json.loads(write_part(self._folder, "fates", split, table))
         custody = tagged.task.custody
         told = account(tagged.task.split, tagged.facts, table, custody is not None, witnessed)
+        if tagged.detectors:
+            told["detectors"] = tagged.detectors
         lost = {"lost_leaves": custody.leaves} if custody is not None and tagged.lost_leaves else {}
         yield json.dumps({**written, **lost, "account": told}, sort_keys=True).encode()
 

@@ -17,6 +17,7 @@ from transforms import files
 from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, groups, pack, unpack
 from transforms.kernels import diversity, minhash, text
 from transforms.kernels.columns import ColumnMap, Located
+from transforms.kernels.detectors import DetectorSpec
 from transforms.kernels.records import FileFormat
 from transforms.kernels.schemas import DIGEST_BYTES, Status, facts_schema
 
@@ -31,12 +32,18 @@ class SourceSettings:
     columns: ColumnMap
     minhash: minhash.MinHashParams
     artefacts: bool = True
+    detectors: tuple[DetectorSpec, ...] = ()
     batch_bytes: int = MAX_BATCH_BYTES
     batch_rows: int = MAX_BATCH_ROWS
 
     @property
     def kept(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.columns.keep)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the detectors whose scores stand in the facts, in their order there."""
+        return tuple(sorted(spec.name for spec in self.detectors))
 
 
 @dataclass
@@ -55,10 +62,15 @@ class Summary:
     form: str = ""  # plain, join, messages or parts: how text is made; empty where there is no row
     data_set: str | None = None  # recognised by its columns
     unexplained: list[str] = field(default_factory=list)  # columns that look like labels of origin, and are not used
+    unscored: dict[str, int] = field(default_factory=dict)  # by detector, the readable documents it gave no number
     file_digest: str | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
     failure: str | None = None
     failure_code: str | None = None
+
+    @property
+    def readable(self) -> int:
+        return self.documents - self.empty - self.bad_records
 
     def note_reading(self, located: Located) -> None:
         """How the file is read, told before its first row."""
@@ -149,9 +161,11 @@ def read_fates(path: str, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(source).read(columns=columns, use_threads=False)
 
 
-def bad_file_facts(split: Split, kept: tuple[str, ...], permutations: int, problem: str) -> Summary:
+def bad_file_facts(
+    split: Split, kept: tuple[str, ...], scored: tuple[str, ...], permutations: int, problem: str
+) -> Summary:
     """The sidecar of a file that cannot be read: one row that says so, so that it is counted like any other drop."""
-    schema = facts_schema(kept, permutations)
+    schema = facts_schema(kept, permutations, scored)
     values: dict[str, Any] = {
         "row": 0,
         "part": 0,

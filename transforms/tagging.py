@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.batches import Split
 from transforms.exchange import packet
+from transforms.kernels.detection import DetectorRule, judge
 from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, leaf_array, tag
-from transforms.kernels.schemas import ID_BYTES, Status
+from transforms.kernels.schemas import ID_BYTES, Status, p_column, score_column
 from transforms.sidecars import digests_of, fixed_binary, read_facts
 
 _SPLIT = b"S"
@@ -53,6 +54,7 @@ class FateRules:
     sources: Mapping[str, SourceRules]
     priorities: Mapping[str, int]
     exclusions: tuple[Exclusion, ...] = ()
+    detectors: tuple[DetectorRule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class TaggedSplit:
     digests: npt.NDArray[np.uint8]
     reasons: pa.Array  # null where a document is not excluded
     lost_leaves: bool  # the leaf list is no longer the one that was judged, so it covers nothing
+    detectors: dict[str, dict[str, int]]  # documents that each detector judged, spoke against, abstained on
 
     @property
     def eligible(self) -> npt.NDArray[np.bool_]:
@@ -103,8 +106,11 @@ _TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id"
 def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
     """Everything about a split, from the packet that `SplitTask` sent."""
     task = FateTask.from_bytes(first[len(_SPLIT) :])
-    facts = read_facts(task.split, _TAG_COLUMNS)
+    scores = [column(rule.name) for rule in rules.detectors for column in (score_column, p_column)]
+    facts = read_facts(task.split, [*_TAG_COLUMNS, *(["language", *scores] if scores else [])])
     digests = digests_of(facts)
+    status = facts["status"].to_numpy()
+    findings = judge(facts, status == Status.OK, rules.detectors)
     custody = task.custody
     leaves = _leaves(custody.leaves, custody.digest) if custody else None
     tags = tag(
@@ -113,10 +119,11 @@ def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
         custody.detail if custody else None,
         rules.sources[task.split.source],
         _known_marks(task.known, facts.num_rows) if task.known else None,
+        findings,
     )
-    status = facts["status"].to_numpy()
     reasons = _exclusions(task.split.source, facts, tags, digests, rules)
-    return TaggedSplit(task, facts, tags, status, digests, reasons, custody is not None and leaves is None)
+    lost = custody is not None and leaves is None
+    return TaggedSplit(task, facts, tags, status, digests, reasons, lost, findings.counts)
 
 
 def _known_marks(path: str, size: int) -> KnownMarks:

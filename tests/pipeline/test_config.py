@@ -599,7 +599,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
-    "evidence.detectors": "evidence.detectors=[score]",
     "diversity.reference": "diversity.reference=[ref/*.csv]",
     "diversity.metrics": "diversity.metrics=full",
     "diversity.fail_if": "diversity.fail_if=[x]",
@@ -675,7 +674,14 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("evidence.known_synthetic", "evidence.known_synthetic=[data/new/*.csv]", {EDGES}),
     ("evidence.known_synthetic", "evidence.known_synthetic=", {EDGES, MEANING}),
     ("evidence.artefacts", "evidence.artefacts=false", {*FACTS, MEANING}),
-    ("evidence.detectors", "evidence.detectors=", {*FACTS, MEANING}),
+    ("evidence.detectors", "evidence.detectors=", {*FACTS, FATES, MEANING}),
+    ("evidence.detectors.detector", "evidence.detectors=[{detector: other, name: score}]", {*FACTS, MEANING}),
+    ("evidence.detectors.name", "evidence.detectors=[{detector: score, name: x}]", {*FACTS, FATES, MEANING}),
+    ("evidence.detectors.model", "evidence.detectors=[{detector: ngrams, model: m}]", {*FACTS, FATES, MEANING}),
+    ("evidence.detectors.calibration", "evidence.detectors=[{detector: score, calibration: c}]", {FATES, MEANING}),
+    ("evidence.detectors.alpha", "evidence.detectors=[{detector: score, alpha: 0.01}]", {FATES, MEANING}),
+    ("evidence.detectors.min_words", "evidence.detectors=[{detector: score, min_words: 9}]", {FATES, MEANING}),
+    ("evidence.detectors.min_words", "evidence.detectors=[{detector: score, min_words: 128}]", set()),
     ("evidence.max_contested", "evidence.max_contested=0.1", {MEANING}),
     ("exclude.source", "exclude=[{source: press}]", {FATES, MEANING}),
     ("exclude.generator", "exclude=[{generator: x}]", {FATES, MEANING}),

@@ -23,7 +23,7 @@ from transforms.kernels.recognisers import (
     recognise,
     unexplained_labels,
 )
-from transforms.kernels.schemas import KEEP_PREFIX
+from transforms.kernels.schemas import KEEP_PREFIX, SCORE_PREFIX
 
 __all__ = [
     "AUTO",
@@ -139,6 +139,7 @@ class ColumnMap:
     n_tokens: Column = None
     keep: tuple[tuple[str, str], ...] = ()  # (name in the mix, path in the file)
     origins: bool = True  # whether to read what recognised columns say of origin
+    scores: tuple[str, ...] = ()  # paths of detectors' scores; a file may lack them
 
     def __post_init__(self) -> None:
         for name in ("label", "n_tokens"):
@@ -192,7 +193,7 @@ class Located:
 
     form: ReadColumn  # how text is made of its columns, settled
     text: tuple[Keys, ...]
-    fields: Mapping[str, Keys]  # a name of FIELDS, or KEEP_PREFIX and a kept name
+    fields: Mapping[str, Keys]  # a name of FIELDS, KEEP_PREFIX and a kept name, SCORE_PREFIX and a path
     unseen: tuple[MissingColumn, ...] = ()
     data_set: DataSet | None = None
     voice: Voice = Voice.NOBODY  # of a plain text column that is part of a recognised data set
@@ -231,8 +232,10 @@ OnLocated = Callable[[Located], None]
 """Told once what was located, before any row is read."""
 
 
-def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
+def locate(columns: ColumnMap, tree: Tree, path: str, *, may_grow: bool = False) -> Located:
     """Finds every wanted column; those named in vain are in `unseen`, at the keys where they would be.
+
+    A score column may be missing; it is left out, unless the tree `may_grow`, as that of JSON lines does.
 
     Raises:
         MissingColumn: no text column is named and none is recognised.
@@ -266,6 +269,10 @@ def locate(columns: ColumnMap, tree: Tree, path: str) -> Located:
             fields[name] = keys
     for name, wanted in columns.keep:
         fields[KEEP_PREFIX + name] = found("keep", wanted)
+    for wanted in columns.scores:
+        place = _find(tree, wanted) or (tuple(wanted.split(".")) if may_grow else None)
+        if place is not None:
+            fields[SCORE_PREFIX + wanted] = place
     if not columns.origins:
         return Located(form, text, fields, tuple(unseen), data_set, voice)
     rule = data_set.rule if data_set else None

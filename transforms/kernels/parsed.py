@@ -14,7 +14,7 @@ from transforms.kernels.columns import Keys, Located, Messages
 from transforms.kernels.hashing import byte_spans
 from transforms.kernels.origins import origin_column
 from transforms.kernels.recognisers import Voice
-from transforms.kernels.schemas import KEEP_PREFIX, Status, parsed_schema
+from transforms.kernels.schemas import KEEP_PREFIX, SCORE_PREFIX, Status, parsed_schema
 from transforms.kernels.text import blank, valid_utf8
 from transforms.kernels.values import as_count, as_text, compose, first_problem, utf8_problem
 
@@ -74,7 +74,8 @@ def parsed_batch(
             located, {keys: of_documents(as_text(values[keys])) for keys in located.told()}, voices
         ),
     }
-    schema = parsed_schema(kept)
+    scores = tuple(name.removeprefix(SCORE_PREFIX) for name in located.fields if name.startswith(SCORE_PREFIX))
+    schema = parsed_schema(kept, scores)
     for field in schema:
         if field.name in columns:
             continue

@@ -21,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from transforms.kernels.artefacts import recognisers_in, shown_in
+from transforms.kernels.detection import DETECTED, HEURISTIC, PROOF, SILENT, Findings, with_evidence
 from transforms.kernels.recognisers import Claim, unpack_claims
 from transforms.kernels.schemas import DIGEST_BYTES, EVIDENCE, Likeness, Provenance
 
@@ -61,7 +62,14 @@ class Assertion:
     of_card: bool = False
 
 
+_DETECTORS = {
+    strength: Assertion(Provenance.SYNTHETIC, kind, of_row=True)
+    for strength, kind in ((HEURISTIC, Strength.HEURISTIC), (DETECTED, Strength.DETECTED), (PROOF, Strength.PROOF))
+}
+"""What detectors assert, by how strongly they speak against a document. None of them ever says human."""
 _CUSTODY = Assertion(Provenance.HUMAN_VERIFIED, Strength.PROOF, of_row=True)
+_FOUND = (Strength.PROOF, Strength.DETECTED)
+"""Strengths of what is found in a text; custody, which is proof too, is not found there."""
 _MARKS = Assertion(Provenance.AI_ASSISTED, Strength.DETECTED, of_row=True)
 _KNOWN = Assertion(Provenance.SYNTHETIC, Strength.DETECTED, of_row=True)
 _NOT_HUMAN = frozenset({Provenance.AI_ASSISTED, Provenance.SYNTHETIC})
@@ -186,19 +194,21 @@ def tag(
     custody_detail: str | None,
     rules: SourceRules,
     known: KnownMarks | None = None,
+    findings: Findings | None = None,
 ) -> Tags:
     """Tags for the documents of one shard, from their columns `label`, `generator`, `origin` and `artefacts`.
 
     `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what; `known`
-    which of them are like text known to be synthetic.
+    which of them are like text known to be synthetic; `findings` what detectors say against them.
     """
     if known is None:
         known = KnownMarks.none(facts.num_rows)
     columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "origin", "artefacts")]
     columns += [_dictionary(known.likeness), _dictionary(known.generator)]
     held = np.zeros(facts.num_rows, bool) if covered is None else covered
-    codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64)]
-    combinations, of_document = _distinct(codes, [len(column.dictionary) for column in columns] + [2])
+    against = np.full(facts.num_rows, SILENT, np.int64) if findings is None else findings.strength
+    codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64), against]
+    combinations, of_document = _distinct(codes, [len(column.dictionary) for column in columns] + [2, PROOF + 1])
     values = [column.dictionary.to_pylist() for column in columns]
     verdicts = [
         _decide(
@@ -211,8 +221,9 @@ def tag(
             bool(proof),
             custody_detail,
             rules,
+            spoken,
         )
-        for label, generator, origin, bits, likeness, known_generator, proof in combinations.T.tolist()
+        for label, generator, origin, bits, likeness, known_generator, proof, spoken in combinations.T.tolist()
     ]
 
     def spread(field: str, kind: pa.DataType) -> pa.Array:
@@ -221,13 +232,14 @@ def tag(
     def spread_numbers(field: str, dtype: Any) -> NDArray[Any]:
         return np.array([getattr(verdict, field) for verdict in verdicts], dtype)[of_document]
 
+    evidence = _with_details(spread("evidence", EVIDENCE), known.detail)
     return Tags(
         spread_numbers("provenance", np.uint8),
         spread_numbers("before_demotion", np.uint8),
         spread_numbers("contested", np.bool_),
         spread("generator", pa.string()),
         spread("kind", pa.string()),
-        _with_details(spread("evidence", EVIDENCE), known.detail),
+        evidence if findings is None else with_evidence(evidence, findings),
     )
 
 
@@ -322,6 +334,7 @@ def _decide(
     in_custody: bool,
     custody_detail: str | None,
     rules: SourceRules,
+    against: int = SILENT,
 ) -> _Verdict:
     found = _Findings()
     if in_custody:
@@ -345,6 +358,8 @@ def _decide(
     if likeness is not None:
         found.assertions.add(_KNOWN)
         found.note(Strength.DETECTED, _KNOWN_KIND, "evidence.known_synthetic", Likeness(likeness).verb)
+    if against != SILENT:
+        found.assertions.add(_DETECTORS[against])
 
     assertions = frozenset(found.assertions)
     provenance = combine(assertions)
@@ -353,7 +368,7 @@ def _decide(
     kind = rules.synthetic_kind if rules.is_synthetic else next(iter(kinds)) if len(kinds) == 1 else None
     return _Verdict(
         provenance=provenance,
-        before_demotion=combine(frozenset(a for a in assertions if a.strength != Strength.DETECTED)),
+        before_demotion=combine(frozenset(a for a in assertions if a == _CUSTODY or a.strength not in _FOUND)),
         contested=is_contested(assertions),
         generator=next(filter(None, [rules.synthetic_generator, *named, known_generator]), None)
         if is_synthetic

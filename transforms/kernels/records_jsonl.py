@@ -123,7 +123,7 @@ class _Reader:
             return
         if head := _head(block, spans):
             self._settled = True
-            self.located = locate(self._columns, _tree(head), self._path)
+            self.located = locate(self._columns, _tree(head), self._path, may_grow=True)
             self._unseen = {tuple((error.wanted or "").split(".")): error for error in self.located.unseen}
             self._lists = {keys for keys in self.located.text if any(type(_walk(r, keys)) is list for r in head)}
             self._learn(head)

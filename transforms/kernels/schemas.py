@@ -93,6 +93,9 @@ EVIDENCE = pa.list_(
 KEEP_PREFIX = "keep."
 """Kept columns stand behind this prefix in parsed batches and facts, so that no name can collide."""
 
+SCORE_PREFIX = "score."
+"""Input columns that hold a detector's scores stand behind this prefix in parsed batches, as text."""
+
 PARSED = pa.schema(
     [
         pa.field("row", pa.int64()),  # position in the shard, broken rows counted
@@ -114,11 +117,23 @@ PARSED = pa.schema(
 """Followed by the kept columns, all strings (numbers as their text, nested values as JSON)."""
 
 
-def parsed_schema(kept: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([*PARSED, *(pa.field(KEEP_PREFIX + name, pa.string()) for name in kept)])
+def parsed_schema(kept: tuple[str, ...], scores: tuple[str, ...] = ()) -> pa.Schema:
+    """`scores` are the paths of score columns."""
+    names = (*(KEEP_PREFIX + name for name in kept), *(SCORE_PREFIX + path for path in scores))
+    return pa.schema([*PARSED, *(pa.field(name, pa.string()) for name in names)])
 
 
-def facts_schema(kept: tuple[str, ...], permutations: int) -> pa.Schema:
+def score_column(detector: str) -> str:
+    """Of facts: the detector's score, null where it gave no number."""
+    return f"detector.{detector}.score"
+
+
+def p_column(detector: str) -> str:
+    """Of facts: p as the detector states it, null where it states none."""
+    return f"detector.{detector}.p"
+
+
+def facts_schema(kept: tuple[str, ...], permutations: int, detectors: tuple[str, ...] = ()) -> pa.Schema:
     return pa.schema(
         [
             pa.field("row", pa.int64()),
@@ -138,6 +153,7 @@ def facts_schema(kept: tuple[str, ...], permutations: int) -> pa.Schema:
             pa.field("label", pa.string()),
             pa.field("origin", pa.string()),  # packed claims of the data set and of disclosure fields
             *(pa.field(KEEP_PREFIX + name, pa.string()) for name in kept),
+            *(pa.field(column(name), pa.float64()) for name in detectors for column in (score_column, p_column)),
             pa.field("signature", pa.binary(4 * permutations)),
             pa.field("sample", pa.list_(pa.uint32())),  # of its shingles, sorted: what a longer text holds of a shorter
         ]
