@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import config_guards
 from pipeline.config_blocks import Block
+from pipeline.config_kinds import nearest
 from pipeline.config_yaml import At, Origin, read_tree
 from pipeline.custody import VERIFIED
 from pipeline.custody_manifest import SignedManifest, is_digest, judge
@@ -64,7 +65,24 @@ def read_trust(path: Path, as_of: date | None) -> Trust:
     if isinstance(tree, dict) and "trust" in tree:
         tree, at = tree["trust"], at / "trust"
     listed: config_guards.Trust = Block(config_guards.Trust).parse(tree, at)
+    _require_known(listed, path)
     return load_trust(listed.keys, listed.revoked, as_of)
+
+
+def _require_known(listed: config_guards.Trust, path: Path) -> None:
+    """A misspelt revocation would leave in force what it meant."""
+    names = [key.name for key in listed.keys]
+    for revoked in listed.revoked:
+        if revoked not in names and not is_digest(revoked):
+            near = nearest(revoked, names)
+            raise UsageError(
+                "bad_trust",
+                f"--trust {path}: revoked: {revoked!r} is neither a key there nor the sha256 of a manifest; "
+                + (f"did you mean {near!r}? " if near else "")
+                + f"keys: {', '.join(names) or 'none'}",
+                path=str(path),
+                nearest=near,
+            )
 
 
 class CustodyCheck:

@@ -135,14 +135,20 @@ def _known_marks(path: str, size: int) -> KnownMarks:
     return KnownMarks(*(marks[name].combine_chunks().take(at) for name in ("likeness", "generator", "detail")))
 
 
-@lru_cache(maxsize=4)
 def _leaves(path: str, digest: str) -> npt.NDArray[np.uint8] | None:
     """The leaf list, or None if these are not the bytes that the driver judged: time has passed since."""
     try:
-        content = files.read_bytes(path)
-    except OSError:
+        return _checked_leaves(path, digest)
+    except (OSError, ValueError):
         return None
-    return leaf_array(content) if hashlib.sha256(content).hexdigest() == digest else None
+
+
+@lru_cache(maxsize=4)
+def _checked_leaves(path: str, digest: str) -> npt.NDArray[np.uint8]:
+    content = files.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path} has another sha256 than {digest}")
+    return leaf_array(content)
 
 
 def _exclusions(source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[np.uint8], rules: FateRules) -> pa.Array:

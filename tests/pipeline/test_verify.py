@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -329,9 +331,64 @@ def test_custody_depends_on_what_the_trusted_key_may_sign(
         assert verification.counts["custody", "not_in_custody"] == 20
 
 
-def test_a_revoked_manifest_vouches_for_nothing(honest: mixes.Mix, tmp_path: Path) -> None:
-    digest = next((honest.out / "custody").glob("*.dsse.json")).name.partition(".")[0]
-    assert failed(verify(honest, trust=_trust(honest, tmp_path, revoked=[digest]))) == {"custody"}
+@pytest.mark.parametrize("named", ["manifest", "prefixed", "upper case", "payload", "alias"])
+def test_what_is_revoked_vouches_for_nothing_however_it_is_named(honest: mixes.Mix, tmp_path: Path, named: str) -> None:
+    """As in a run: by the digest of the file or of what is signed in it, or by any name of the key."""
+    path = next((honest.out / "custody").glob("*.dsse.json"))
+    digest = path.name.partition(".")[0]
+    payload = hashlib.sha256(base64.b64decode(json.loads(path.read_bytes())["payload"])).hexdigest()
+    revoked = {
+        "manifest": digest,
+        "prefixed": f"sha256:{digest}",
+        "upper case": digest.upper(),
+        "payload": payload,
+        "alias": "other-name",
+    }[named]
+    keys = [{"name": name, "public_key": str(honest.keys / "press-desk.pub")} for name in ("desk", "other-name")]
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(json.dumps({"keys": keys, "revoked": [revoked]}))
+    verification = verify(honest, trust=trust)
+    assert failed(verification) == {"custody"}
+    assert "revoked" in verification.findings[0].found
+
+
+def test_a_revocation_that_names_nothing_is_a_slip_of_the_pen(honest: mixes.Mix, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="press-desk") as error:
+        verify(honest, trust=_trust(honest, tmp_path, name="press-desk", revoked=["pres-desk"]))
+    assert error.value.code == "bad_trust"
+
+
+@pytest.mark.parametrize("changed", [{"issuer": "Somebody Else"}, {"method": "notarised_author"}])
+def test_who_vouches_is_as_the_signed_manifest_says(mix: mixes.Mix, changed: dict[str, str]) -> None:
+    digest = next((mix.out / "custody").glob("*.dsse.json")).name.partition(".")[0]
+    honest = {"source": "press", "manifest": digest, "key": "desk", "method": "licensed_source", "issuer": None}
+    mix.changes["custody"] = [honest]
+    mix.seal()
+    assert failed(verify(mix)) == set()
+    mix.changes["custody"] = [honest | changed]
+    mix.seal()
+    assert failed(verify(mix)) == {"custody"}
+
+
+def test_a_summary_is_counted_again(mix: mixes.Mix) -> None:
+    for member, value in (("issuer", "Somebody"), ("method", "notarised_author"), ("tokens", 1), ("kind", "rephrase")):
+        mix.seal(sign=False)
+        mix.edit_manifest(lambda manifest: manifest["summary"][0].update({member: value}))  # noqa: B023
+        assert "manifest_disagrees" in kinds(verify_mix(mix.out)), member
+    for summary in ([], [{}], "none", 7, [{"source": "press"}]):
+        mix.seal(sign=False)
+        mix.edit_manifest(lambda manifest: manifest.update(summary=summary))  # noqa: B023
+        assert "manifest_disagrees" in kinds(verify_mix(mix.out)), summary
+    mix.seal(sign=False)
+    mix.edit_manifest(lambda manifest: manifest.pop("summary"))
+    mix.edit_manifest(lambda manifest: manifest["provenance"].pop("by_issuer"))
+    assert failed(verify_mix(mix.out)) == set(), "who claims nothing has nothing to prove"
+
+
+@pytest.mark.parametrize("as_of", ["soon", 7, [], "2026-13-01"])
+def test_a_day_that_is_none_judges_no_date(honest: mixes.Mix, mix: mixes.Mix, tmp_path: Path, as_of: Any) -> None:
+    mix.edit_manifest(lambda manifest: manifest.update(as_of=as_of))
+    assert "custody" in failed(verify(mix, trust=_trust(mix, tmp_path, valid_until="2030-01-01")))
 
 
 def test_an_unknown_key_vouches_for_nothing(honest: mixes.Mix, tmp_path: Path) -> None:
