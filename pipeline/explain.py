@@ -22,6 +22,7 @@ from pipeline.inspection import Inspection, read_table
 from pipeline.manifest import MANIFEST, RuleClaim
 from pipeline.outcome import Outcome
 from pipeline.publish import SUCCESS
+from pipeline.signed_inputs import SignedInputs
 from transforms import files
 from transforms.kernels.schemas import Fate, Provenance
 
@@ -73,6 +74,9 @@ def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
         )
     if index is not None:
         unseen = _add_clusters(index, found)
+    signed = SignedInputs.of(out)
+    for entry in found:
+        entry["custody"] = signed.of_document(entry)
     lines = [line for entry in found for line in _lines(entry)]
     return Outcome(
         "\n".join([*lines, *([unseen] if unseen else [])]),
@@ -302,5 +306,15 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
         elif entry["fate"] == "unknown":
             yield "  the index no longer holds what this mix was made from, so its fate cannot be told"
     yield from (f"  {line}" for line in entry.pop("told", ()))
-    for piece in entry.get("evidence") or []:
+    yield from _trail(entry)
+
+
+def _trail(entry: dict[str, Any]) -> Iterator[str]:
+    """What is known of where the text is from, strongest first, and how custody came to its verdict."""
+    evidence = entry.get("evidence")
+    for piece in evidence or []:
         yield f"  evidence: {piece['strength']} {piece['kind']} by {piece['rule']}: {piece['detail']}"
+    if evidence == []:
+        yield "  evidence: none, so nothing is known of where it is from"
+    if entry["custody"] is not None:
+        yield f"  custody: {entry['custody']['told']}"

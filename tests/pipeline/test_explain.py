@@ -15,6 +15,7 @@ from runs import PublishedMix, anchormix
 from pipeline.cli import main
 from pipeline.errors import UsageError
 from pipeline.explain import explain
+from pipeline.samples import write_rows
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +111,55 @@ def test_a_document_that_no_cap_counts_is_not_over_one(mix: PublishedMix) -> Non
     both = _left_out(manifest, {**entry, "provenance": "synthetic"})
     assert both["fate"] == "over_cap or not_selected"
     assert both["rules"] == ["at most 1/20 of synthetic", "at least 1/10 of human_verified"]
+
+
+def test_the_trail_of_evidence_leads_to_the_signed_manifest(mix: PublishedMix) -> None:
+    row = next(row for row in mix.rows if row["provenance"] == "human_verified")
+    (used,) = mix.manifest["custody"]
+    told = explain(mix.folder, row["id"], None)
+    entry = next(entry for entry in told.details["documents"] if entry["where"] == "mix")
+    assert entry["custody"]["verdict"] == "verified"
+    assert entry["custody"]["leaf"] is True
+    assert (mix.folder / "custody" / f"{entry['custody']['manifest']}.dsse.json").exists()
+    proof = f"licensed_source, key desk, manifest sha256:{used['manifest']}"
+    assert f"evidence: proof custody by sources.press.custody: {proof}" in told.text
+    subject = entry["custody"]["subject"]
+    assert f"custody: its text is a leaf of subject {subject} in custody/{used['manifest']}" in told.text
+    unsigned = next(row for row in mix.rows if row["source"] == "web")
+    assert found(mix, document=unsigned["id"])[0]["custody"] is None
+    assert "evidence: none" in explain(mix.folder, unsigned["id"], None).text
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "says"),
+    [
+        ("altered", "altered", "its shard was changed after signing"),
+        ("unlisted", "unlisted", "its shard is in no manifest that counts"),
+        ("column", "verified", "its text is not verified: it is no leaf of subject"),
+    ],
+)
+def test_why_a_document_of_a_signed_source_is_not_verified(
+    tmp_path: Path, change: str, verdict: str, says: str
+) -> None:
+    corpus.write_corpus(tmp_path, verified=4, believed=1, unknown=3, synthetic=1, exact=0, near=0, empty=0)
+    corpus.attest_press(tmp_path)
+    path = tmp_path / "shards" / "press" / ("more.parquet" if change == "unlisted" else "press-0.parquet")
+    write_rows(path, [{"id": "odd", "text": "A text that nobody signed.", "summary": "In short."}])
+    if change == "column":
+        corpus.attest_press(tmp_path)
+    config = corpus.minimal_config(
+        tmp_path,
+        mix={"floors": {"human_verified": 0}},
+        sources={
+            "press": {
+                "files": ["shards/press/*.parquet"] if change != "column" else ["shards/press/press-0.parquet"],
+                "custody": {"on_mismatch": "demote"},
+                **({"columns": {"text": "summary"}} if change == "column" else {}),
+            }
+        },
+    )
+    assert anchormix("run", config).exit == 0
+    told = explain(tmp_path / "out" / "mix", None, "odd")
+    (entry,) = told.details["documents"]
+    assert entry["custody"]["verdict"] == verdict
+    assert f"custody: {says}" in told.text
