@@ -5,7 +5,7 @@
 
 Each round runs both from an empty index, in alternating order, so that whatever else the machine does hits both. The
 floor is 0 in both, so both write the same documents; without custody the signed source is declared human instead. What
-is compared is the CPU time of each whole process, and wall time beside it.
+is compared is the CPU time of each whole process; wall time stands beside it, and means something on an idle machine.
 """
 
 from __future__ import annotations

@@ -132,6 +132,26 @@ def test_the_machine_half_of_a_signed_file_is_not_verified(project: Project) -> 
     assert len(verified(project.mix("human"))) == 12
 
 
+def test_rows_of_two_texts_earn_no_custody(project: Project) -> None:
+    """A data set of pairs makes two documents of a row, and one of them is the machine's."""
+    rows = [
+        {
+            "prompt": "Tell of the sea.",
+            "human_text": row["text"],
+            "machine_text": f"As asked: {row['text'][::-1]}",
+            "model": "parrot-1b",
+            "source": "letters",
+            "source_ID": row["id"],
+        }
+        for row in project.press()
+    ]
+    write_rows(project.shards("press") / "pairs.jsonl", rows)
+    told = project.run("pairs", "sources.press.files=[shards/press/pairs.jsonl]", "sources.press.columns={}", NO_FLOOR)
+    assert (told.exit, told.code) == (2, "custody_form")
+    assert "pairs.jsonl" in told.message
+    assert not project.published("pairs")
+
+
 def test_invisible_edits_inherit_nothing(project: Project) -> None:
     edits = ["\u200b", "\u00a0", "\u2060", "\ufeff"]
     rows = [

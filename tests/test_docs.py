@@ -190,6 +190,17 @@ def test_files_and_folders_named_in_contributing_exist() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_every_attack_of_the_threat_model_names_tests_that_exist() -> None:
+    rows = table((ROOT / "docs/threat-model.md").read_text(encoding="utf-8"))
+    assert len(rows) > 20
+    for attack, defence, tests, *_ in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named, f"no test plays: {attack}"
+        assert defence
+        for file, name in named:
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"
+
+
 def test_switches_exist() -> None:
     named = set(re.findall(r"ANCHORMIX_\w+", README + CONTRIBUTING))
     source = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("pipeline/*.py"))
