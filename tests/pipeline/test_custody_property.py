@@ -26,8 +26,9 @@ from pipeline.custody import Custody, decide, shard_verdict
 from pipeline.errors import CustodyFailed
 from pipeline.trust import load_trust
 from transforms.kernels.hashing import text_digests
-from transforms.kernels.provenance import SourceRules, covered, leaf_array, tag
-from transforms.kernels.schemas import Provenance
+from transforms.kernels.provenance import SourceRules, Strength, covered, leaf_array, tag
+from transforms.kernels.recognisers import Claim, pack_claims
+from transforms.kernels.schemas import Provenance, facts_schema
 
 SOURCES = ("press", "web")
 METHODS = ("licensed_source", "notarised_author")
@@ -243,10 +244,19 @@ def test_revoking_more_never_verifies_more(
     assert after.sources["press"].subjects.keys() <= before.sources["press"].subjects.keys()
 
 
+CLAIMS = st.builds(
+    Claim,
+    rule=st.sampled_from(("raid", "AI-Disclosure", "a card")),
+    provenance=st.none() | st.sampled_from([provenance.label for provenance in Provenance]),
+    detail=st.just("said"),
+    strength=st.sampled_from([strength.label for strength in Strength]),
+    kind=st.sampled_from((None, "rephrase", "generated")),
+)
 ROWS = st.fixed_dictionaries(
     {
         "label": st.sampled_from((None, "human", "human_verified", "ai", "1", "0")),
         "generator": st.sampled_from((None, "human", "gpt-4", "human_verified", "none")),
+        "origin": st.lists(CLAIMS, max_size=2).map(pack_claims),
         "artefacts": st.integers(0, 1 << 12),
     }
 )
@@ -263,9 +273,7 @@ RULES = st.builds(
 @given(st.lists(ROWS, min_size=1, max_size=8), RULES)
 def test_metadata_never_verifies_and_never_takes_custody_away(rows: list[dict[str, Any]], rules: SourceRules) -> None:
     """Guarantees 2 and 5 for every row that metadata can make: custody alone decides."""
-    table = pa.Table.from_pylist(
-        rows, pa.schema([("label", pa.string()), ("generator", pa.string()), ("artefacts", pa.uint64())])
-    )
+    table = pa.Table.from_pylist(rows, facts_schema((), 16))
     bare = tag(table, None, None, rules)
     assert Provenance.HUMAN_VERIFIED not in bare.provenance.tolist()
     assert not bare.contested.any()

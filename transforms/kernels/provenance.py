@@ -310,6 +310,8 @@ class _Findings:
         strength = Strength[claim.strength.upper()]
         if claim.provenance is not None:
             said = Provenance.from_label(claim.provenance)
+            if said == Provenance.HUMAN_VERIFIED:  # only custody says so, whatever was written into an index
+                said, strength = Provenance.HUMAN, max(strength, Strength.DECLARED)
             self.assertions.add(Assertion(said, strength, of_row=not of_card, of_card=of_card))
         self.note(strength, "card" if of_card else "data_set", claim.rule, claim.detail)
 
