@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from transforms.kernels import hashing, minhash, text
+from transforms.kernels.artefacts import artefact_bits
 
 BATCH_BYTES = 8 << 20  # what a batch of the pipeline holds at most
 REPEATS = 7
@@ -112,6 +113,7 @@ def measure(documents: pa.Array) -> dict[str, float]:
         "valid_utf8": lambda: text.valid_utf8(binary),
         "blank": lambda: text.blank(documents),
         "split_words": lambda: text.split_words(documents),
+        "artefact_bits": lambda: artefact_bits(documents),
         "text_digests": lambda: hashing.text_digests(documents),
         "draws": lambda: hashing.draws(digests, 7),
         "signatures": lambda: minhash.signatures(words, params),

@@ -239,19 +239,21 @@ class WriteKnown(PooledDoFn):
         wheres: list[pa.Array] = []
         for number, start, end in runs:
             split = self._tasks[number - self._tasks[0].split.index].split
-            facts = read_facts(split, ["digest", "generator", "row"])
+            facts = read_facts(split, ["digest", "generator", "row", "part"])
             rows = order[start:end]
             places = place_of(known[rows])
             digests[rows] = digests_of(facts)[places, :16]
-            chosen = facts.select(["generator", "row"]).take(pa.array(places)).combine_chunks()
+            chosen = facts.select(["generator", "row", "part"]).take(pa.array(places)).combine_chunks()
             generators.append(chosen["generator"].combine_chunks())
-            wheres.append(_where(split, chosen["row"].combine_chunks()))
+            wheres.append(_where(split, chosen["row"].combine_chunks(), chosen["part"].combine_chunks()))
         back = pa.array(np.argsort(order, kind="stable"))
         return digests, pa.concat_arrays(generators).take(back), pa.concat_arrays(wheres).take(back)
 
 
-def _where(split: Split, rows: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise(pa.scalar(f"{split.shard} row"), rows.cast(pa.string()), " ")
+def _where(split: Split, rows: pa.Array, parts: pa.Array) -> pa.Array:
+    told = pc.binary_join_element_wise(pa.scalar(f"{split.shard} row"), rows.cast(pa.string()), " ")
+    with_part = pc.binary_join_element_wise(told, parts.cast(pa.string()), " part ")
+    return pc.if_else(pc.greater(parts, 0), with_part, told)
 
 
 def _detail(

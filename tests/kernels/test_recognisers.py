@@ -109,6 +109,19 @@ def test_mage_has_its_label_inverted_and_src_decides(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mapping_the_wrong_way_round_disputes_every_row(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "label": 1, "src": "xsum_human"},
+        {"text": "b", "label": 0, "src": "cmv_machine_continuation_t0_3b"},
+    ]
+    table = read(written(tmp_path, rows, "parquet"), ColumnMap(label="label"))
+    for labels, expected in (
+        ((("0", "human"), ("1", "synthetic")), ["disputed", "disputed"]),
+        ((("0", "synthetic"), ("1", "human")), ["human", "synthetic"]),
+    ):
+        assert [said[3] for said in tagged(table, SourceRules("web", labels=labels))] == expected
+
+
 def test_semeval_goes_by_the_model_not_by_the_label(tmp_path: Path) -> None:
     row = {"source": "wikihow", "id": 3}
     rows = [

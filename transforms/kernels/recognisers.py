@@ -375,7 +375,8 @@ _SOURCE_TYPES = {
 def _source_type(rule: str, value: str) -> Iterable[Claim]:
     """An IPTC or schema.org digital source type, by its last name."""
     name = re.split(r"[/#:]", value.rstrip("/"))[-1].lower().removesuffix("digitalsource")
-    yield Claim(rule, _SOURCE_TYPES.get(name), _shown(value), _DECLARED if name in _SOURCE_TYPES else _HEURISTIC)
+    if name in _SOURCE_TYPES:
+        yield Claim(rule, _SOURCE_TYPES[name], _shown(value))
 
 
 _MODES = {"none": _HUMAN, "ai-modified": _ASSISTED, "ai-originated": _SYNTHETIC, "machine-generated": _SYNTHETIC}
@@ -385,13 +386,13 @@ def _disclosure(rule: str, value: str) -> Iterable[Claim]:
     """An AI-Disclosure header: a structured dictionary, or members between semicolons as its own example has them."""
     members = dict(re.findall(r'([a-z][a-z0-9_-]*)\s*=\s*("[^"]*"|[^,;\s]+)', value, re.IGNORECASE))
     said = {name.lower(): text.strip('"') for name, text in members.items()}
-    mode = said.get("mode", "").lower()
-    provenance = _MODES.get(mode)
+    provenance = _MODES.get(said.get("mode", "").lower())
+    if provenance is None:
+        return
     # Dates and reviewers differ from row to row and say nothing of the origin.
     kept = "; ".join(f"{name}={said[name]}" for name in ("mode", "model", "provider") if name in said)
     model = said.get("model") if provenance == _SYNTHETIC else None
-    strength = _DECLARED if provenance else _HEURISTIC
-    yield Claim(rule, provenance, _shown(kept or value), strength, generator=model)
+    yield Claim(rule, provenance, _shown(kept), generator=model)
 
 
 def _aigc(rule: str, value: str) -> Iterable[Claim]:
