@@ -152,7 +152,7 @@ def test_m4_pairs_become_two_documents(tmp_path: Path) -> None:
     [
         ("human_text", ("h0", "human", None)),
         ("machine_text", ("m0", "synthetic", "davinci")),
-        ("prompt", ("p", "unknown", None)),  # not by the model that the row names
+        ("prompt", ("p", "synthetic", "davinci")),  # whose it is nobody says, but the row names a model
     ],
 )
 def test_one_half_of_m4_can_be_named(tmp_path: Path, column: str, expected: tuple[str, str, str | None]) -> None:
@@ -273,9 +273,9 @@ WILDCHAT = [
             ColumnMap(text=Messages("conversation", ("assistant",))),
             [
                 ("assistant: hello", "synthetic", "gpt-4"),
-                ("", "unknown", None),
+                ("", "synthetic", "gpt-4"),  # empty, and dropped
                 ("assistant: I am", "synthetic", "gpt-4"),
-                ("", "unknown", None),
+                ("", "synthetic", "gpt-4"),
             ],
         ),
         (
@@ -283,7 +283,7 @@ WILDCHAT = [
             [
                 ("user: hi", "human", None),
                 ("user: anyone?", "human", None),
-                ("", "unknown", None),
+                ("", "synthetic", "gpt-4"),
                 ("user: hi", "human", None),
             ],
         ),
@@ -605,9 +605,21 @@ def test_disclosure_fields_are_found_at_the_end_of_a_path() -> None:
     }
 
 
-def test_a_join_is_left_alone(tmp_path: Path) -> None:
+def test_a_join_of_halves_takes_the_worst_one(tmp_path: Path) -> None:
     said = of(tmp_path, M4, ColumnMap(text=Join(("prompt", "human_text"))))
-    assert [document[:3] for document in said] == [(0, 0, "p\nh0"), (1, 0, "p\nh1")]
+    assert said == [(0, 0, "p\nh0", "human", None), (1, 0, "p\nh1", "human", None)]
+    said = of(tmp_path, M4, ColumnMap(text=Join(("human_text", "machine_text"))))
+    assert said == [(0, 0, "h0\nm0", "synthetic", "davinci"), (1, 0, "h1", "synthetic", "cohere")]
+
+
+def test_csv_pairs_become_documents_too(tmp_path: Path) -> None:
+    names = list(M4[0])
+    lines = [",".join(names), *(",".join(str(row[name] or "") for name in names) for row in M4), "too,few"]
+    (tmp_path / "m4.csv").write_text("\n".join(lines) + "\n")
+    table = read(tmp_path / "m4.csv")
+    assert tagged(table.slice(0, 4)) == of(tmp_path, M4)
+    assert table["status"].to_pylist()[4:] == [2]
+    assert "2 fields" in table["problem"][4].as_py()
 
 
 def test_the_documentation_lists_every_data_set() -> None:

@@ -196,7 +196,7 @@ class Located:
     fields: Mapping[str, Keys]  # a name of FIELDS, KEEP_PREFIX and a kept name, SCORE_PREFIX and a path
     unseen: tuple[MissingColumn, ...] = ()
     data_set: DataSet | None = None
-    voice: Voice = Voice.NOBODY  # of a plain text column that is part of a recognised data set
+    voice: Voice = Voice.NOBODY  # of text columns that are parts of a recognised data set
     rule: Rule | None = None  # of the data set,
     said: Mapping[str, Keys] = field(default_factory=dict)  # and the columns that it reads
     disclosed: Mapping[Keys, FieldRule] = field(default_factory=dict)
@@ -257,8 +257,9 @@ def locate(columns: ColumnMap, tree: Tree, path: str, *, may_grow: bool = False)
     else:
         form = _named_text(columns.text, data_set, spelled)
     voice = Voice.NOBODY
-    if isinstance(form, str) and data_set is not None:
-        voice = next((part.voice for part in data_set.parts if spelled[part.column] == form), voice)
+    for part in data_set.parts if data_set else ():
+        if isinstance(form, str | Join) and spelled[part.column] in _paths_of_text(form):
+            voice |= part.voice
     text = tuple(found("columns.text", wanted) for wanted in _paths_of_text(form))
     fields: dict[str, Keys] = {}
     for name in FIELDS:

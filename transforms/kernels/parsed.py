@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from transforms.kernels.columns import Keys, Located, Messages
+from transforms.kernels.columns import Keys, Located
 from transforms.kernels.hashing import byte_spans
 from transforms.kernels.origins import origin_column
 from transforms.kernels.recognisers import Voice
@@ -84,16 +83,10 @@ def parsed_batch(
             columns[field.name] = pa.nulls(count, field.type)
         else:
             columns[field.name] = of_documents((as_count if field.name == "n_tokens" else as_text)(values[keys]))
-    if (unnamed := _not_by_the_model(located, voices)) is not None:
-        columns["generator"] = pc.if_else(pa.array(unnamed), pa.scalar(None, pa.string()), columns["generator"])
+    # A row may name a model that wrote only its other half, or that only answers what a user says.
+    if (by_people := voices == np.uint8(Voice.HUMAN)).any():
+        columns["generator"] = pc.if_else(pa.array(by_people), pa.scalar(None, pa.string()), columns["generator"])
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _not_by_the_model(located: Located, voices: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Documents of rows that name a model which did not write them: the people's part of a pair, a user's turns."""
-    if located.data_set is not None and located.data_set.has_speakers:
-        return (voices & np.uint8(Voice.MODEL)) == 0
-    return voices == np.uint8(Voice.HUMAN) if isinstance(located.form, Messages) else None
 
 
 def bounded(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:

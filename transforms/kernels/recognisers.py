@@ -223,11 +223,6 @@ class DataSet:
     answered: tuple[str, ...] = ()  # label columns that the rule makes unnecessary
     question: tuple[str, str] | None = None  # a label column, and what its owner has to say of it
 
-    @property
-    def has_speakers(self) -> bool:
-        """Whether some of its documents are not by the model that a column names."""
-        return bool(self.parts or self.messages)
-
 
 _MAGE_MODEL = r"_machine_(?:continuation_|topical_|specified_)?(.+)$"
 
