@@ -26,6 +26,15 @@ def facts(splits: Sequence[bytes], settings: Mapping[str, SourceSettings], repor
     return define
 
 
+def each(tasks: Sequence[bytes], work: beam.DoFn, report: str) -> tuple[Define, str]:
+    """A DoFn over tasks, and the file that its reports are gathered in."""
+
+    def define(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "Tasks" >> Tasks(tasks) | "Work" >> beam.ParDo(work) | "Report" >> Gather(report)
+
+    return define, report
+
+
 def edges(splits: Sequence[bytes], transform: FindDuplicates) -> Define:
     def define(pipeline: beam.Pipeline) -> None:
         _ = pipeline | "Tasks" >> Tasks(splits) | "FindDuplicates" >> transform

@@ -11,13 +11,14 @@ import math
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from shlex import quote
 from typing import Any
 
 from pipeline import catalog, settings, survival
+from pipeline.ancestry import find_descendants
 from pipeline.catalog import Shard, SplitRange
 from pipeline.config import Config
 from pipeline.custody import ALTERED, UNLISTED, Custody, altered_shards, changed_meanwhile, load_custody
@@ -43,7 +44,7 @@ from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
 EDGES_VERSION = "4"
-FATES_VERSION = "6"
+FATES_VERSION = "7"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -127,6 +128,7 @@ class Fates:
     files: Mapping[int, str]
     accounts: tuple[dict[str, Any], ...]
     removal: Mapping[str, int]  # edges, rounds that it took, texts left undecided; empty for older fates
+    unknown_ancestors: int  # names in `derived_from` that no document goes by
 
     @cached_property
     def by_source(self) -> dict[str, Counter[tuple[str, str]]]:
@@ -213,6 +215,9 @@ class IndexBuilder:
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
         warnings += form_warnings(self.config, facts)
         warnings += detector_warnings(self.config, self.detectors, fates.accounts)
+        if fates.unknown_ancestors:
+            several = "1 name" if fates.unknown_ancestors == 1 else f"{fates.unknown_ancestors:,} names"
+            warnings.append(f"{several} in derived_from: no document here goes by it, so its origin is not known")
         return Indexed(facts, edges, fates, custody, tuple(warnings))
 
     def _stale(self, layer: str, why: str) -> UsageError:
@@ -448,7 +453,8 @@ class IndexBuilder:
             done = self._settle(facts, edges, custody, cards, key)
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
-        return Fates(key, paths, tuple(part["account"] for part in done["parts"]), done.get("removal", {}))
+        accounts = tuple(part["account"] for part in done["parts"])
+        return Fates(key, paths, accounts, done.get("removal", {}), done.get("unknown_ancestors", 0))
 
     def _settle(
         self, facts: Facts, edges: Edges, custody: Custody, cards: Mapping[str, tuple[Claim, ...]], key: str
@@ -461,12 +467,19 @@ class IndexBuilder:
         for shard in facts.shards:
             for split in shard.splits:
                 covered[split.index] = custody.of(shard.shard.source, shard.shard.name, shard.digest)
-        tasks = [
-            FateTask(split, covered[split.index], edges.known.get(split.index)).to_bytes()
+        told = [
+            FateTask(split, covered[split.index], edges.known.get(split.index))
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
         rules = settings.fate_rules(self.config, cards, self.detectors)
+        unknown_ancestors = 0
+        if any(shard.total("derived") for shard in facts.shards):
+            folder = files.join(self.scratch, "ancestry")
+            asked = [task.to_bytes() for task in told]
+            descendants, unknown_ancestors = find_descendants(self.runner, asked, rules, folder)
+            told = [replace(task, descendants=descendants.get(task.split.index)) for task in told]
+        tasks = [task.to_bytes() for task in told]
         earlier = [task for index in edges.earlier for task in index.tasks]
         counted = sum(edges.counts[kind] for kind in EdgeFiles._fields)
         duplicates = Duplicates(EdgeFiles(edges.exact, edges.seen, edges.pairs), counted, earlier)
@@ -492,9 +505,14 @@ class IndexBuilder:
             raise changed_meanwhile(lost, "it no longer has the sha256 that was signed")
         for part, split in zip(parts, facts.splits, strict=True):
             part["facts"] = split.facts_name
-        done = {"edges": edges.key, "removal": removal.report(), "parts": parts}
+        done = {
+            "edges": edges.key,
+            "removal": removal.report(),
+            "unknown_ancestors": unknown_ancestors,
+            "parts": parts,
+        }
         self.index.finish_layer("fates", key, done)
-        for name in ("fates", "removal"):
+        for name in ("fates", "removal", "ancestry"):
             files.remove_tree(files.join(self.scratch, name))
         return done
 

@@ -124,6 +124,7 @@ def _count(summary: Summary, facts: pa.RecordBatch, detectors: tuple[str, ...]) 
     summary.words += int(facts["n_words"].to_numpy().sum())
     summary.tokens += int(facts["n_tokens"].to_numpy().sum())
     summary.text_bytes += int(facts["n_bytes"].to_numpy().sum())
+    summary.derived += facts.num_rows - facts["derived_from"].null_count
     for name in detectors:
         silent = (status == Status.OK) & facts[score_column(name)].is_null().to_numpy(zero_copy_only=False)
         summary.unscored[name] = summary.unscored.get(name, 0) + int(silent.sum())
@@ -162,7 +163,10 @@ def batch_facts(
         "signature": fixed_binary(signatures.view(np.uint8)),
         "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
         **_scores(batch, settings, readable, np.diff(words.offsets)),
-        **{name: batch[name] for name in ("doc_id", "language", "license", "generator", "label", "origin")},
+        **{
+            name: batch[name]
+            for name in ("doc_id", "language", "license", "generator", "label", "derived_from", "origin")
+        },
         **{KEEP_PREFIX + name: batch[KEEP_PREFIX + name] for name in settings.kept},
     }
     return pa.RecordBatch.from_arrays(

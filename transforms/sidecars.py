@@ -59,6 +59,7 @@ class Summary:
     words: int = 0
     tokens: int = 0
     text_bytes: int = 0
+    derived: int = 0  # documents that name what they were made from
     form: str = ""  # plain, join, messages or parts: how text is made; empty where there is no row
     data_set: str | None = None  # recognised by its columns
     unexplained: list[str] = field(default_factory=list)  # columns that look like labels of origin, and are not used

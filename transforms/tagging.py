@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.batches import Split
+from transforms.batches import Split, place_of
 from transforms.exchange import packet
 from transforms.kernels.detection import DetectorRule, judge
 from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, leaf_array, tag
@@ -62,17 +62,19 @@ class FateTask:
     split: Split
     custody: ShardCustody | None
     known: str | None = None  # path of what is known of its documents' likeness to synthetic text
+    descendants: str | None = None  # path of those that were made from synthetic text
 
     def to_bytes(self) -> bytes:
         custody = asdict(self.custody) if self.custody else None
         fields = {"split": self.split.to_bytes().decode(), "custody": custody, "known": self.known}
+        fields["descendants"] = self.descendants
         return json.dumps(fields).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> FateTask:
         fields = json.loads(bytes(data))
         custody = ShardCustody(**fields["custody"]) if fields["custody"] else None
-        return cls(Split.from_bytes(fields["split"].encode()), custody, fields["known"])
+        return cls(Split.from_bytes(fields["split"].encode()), custody, fields["known"], fields["descendants"])
 
 
 class SplitTask(beam.DoFn):
@@ -105,7 +107,10 @@ _TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id"
 
 def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
     """Everything about a split, from the packet that `SplitTask` sent."""
-    task = FateTask.from_bytes(first[len(_SPLIT) :])
+    return tag_task(FateTask.from_bytes(first[len(_SPLIT) :]), rules)
+
+
+def tag_task(task: FateTask, rules: FateRules) -> TaggedSplit:
     scores = [column(rule.name) for rule in rules.detectors for column in (score_column, p_column)]
     facts = read_facts(task.split, [*_TAG_COLUMNS, *(["language", *scores] if scores else [])])
     digests = digests_of(facts)
@@ -120,6 +125,7 @@ def tag_split(first: bytes | memoryview, rules: FateRules) -> TaggedSplit:
         rules.sources[task.split.source],
         _known_marks(task.known, facts.num_rows) if task.known else None,
         findings,
+        _named_ancestors(task.descendants, facts.num_rows) if task.descendants else None,
     )
     reasons = _exclusions(task.split.source, facts, tags, digests, rules)
     lost = custody is not None and leaves is None
@@ -133,6 +139,15 @@ def _known_marks(path: str, size: int) -> KnownMarks:
     rows[marks["place"].to_numpy()] = np.arange(marks.num_rows)
     at = pa.array(rows, mask=rows < 0)
     return KnownMarks(*(marks[name].combine_chunks().take(at) for name in ("likeness", "generator", "detail")))
+
+
+def _named_ancestors(path: str, size: int) -> pa.StringArray:
+    """The ancestor that each document names, where it descends from synthetic text."""
+    with files.open_input(path) as source:
+        found = pq.ParquetFile(source).read(use_threads=False)
+    rows = np.full(size, -1, np.int64)
+    rows[place_of(found["document"].to_numpy())] = np.arange(found.num_rows)
+    return found["ancestor"].combine_chunks().take(pa.array(rows, mask=rows < 0))
 
 
 def _leaves(path: str, digest: str) -> npt.NDArray[np.uint8] | None:

@@ -70,10 +70,11 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "url": ("url", "source_url", "uri", "link", "WARC-Target-URI"),
     "date": ("date", "published", "published_at", "created", "created_at", "timestamp"),
     "generator": ("generator", "model", "model_name", "generated_by", "gen_model"),
+    "derived_from": ("derived_from", "was_derived_from", "prov:wasDerivedFrom"),
 }
 """`label` and `n_tokens` are absent: what a column asserts, or counts, only its owner can say."""
 
-FIELDS = ("doc_id", "language", "license", "url", "date", "generator", "label", "n_tokens")
+FIELDS = ("doc_id", "language", "license", "url", "date", "generator", "label", "n_tokens", "derived_from")
 _KEYS_OF_USERS = {"doc_id": "columns.id", "n_tokens": "tokens.column"}
 """What a config calls a field, where it is not columns.<field>."""
 
@@ -135,6 +136,7 @@ class ColumnMap:
     url: Column = AUTO
     date: Column = AUTO
     generator: Column = AUTO
+    derived_from: Column = AUTO
     label: Column = None
     n_tokens: Column = None
     keep: tuple[tuple[str, str], ...] = ()  # (name in the mix, path in the file)

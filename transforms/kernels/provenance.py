@@ -10,6 +10,7 @@ once and its answer taken back to the documents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -195,16 +196,20 @@ def tag(
     rules: SourceRules,
     known: KnownMarks | None = None,
     findings: Findings | None = None,
+    ancestors: pa.StringArray | None = None,
 ) -> Tags:
     """Tags for the documents of one shard, from their columns `label`, `generator`, `origin` and `artefacts`.
 
     `covered` says which documents custody covers (None: the shard has none) and `custody_detail` by what; `known`
-    which of them are like text known to be synthetic; `findings` what detectors say against them.
+    which of them are like text known to be synthetic; `ancestors` what those name that were made from synthetic text;
+    `findings` what detectors say against them.
     """
     if known is None:
         known = KnownMarks.none(facts.num_rows)
     columns = [_dictionary(facts.column(name)) for name in ("label", "generator", "origin", "artefacts")]
-    columns += [_dictionary(known.likeness), _dictionary(known.generator)]
+    if ancestors is None:
+        ancestors = pa.nulls(facts.num_rows, pa.string())
+    columns += [_dictionary(known.likeness), _dictionary(known.generator), _dictionary(ancestors.is_valid())]
     held = np.zeros(facts.num_rows, bool) if covered is None else covered
     against = np.full(facts.num_rows, SILENT, np.int64) if findings is None else findings.strength
     codes = [column.indices.to_numpy() for column in columns] + [held.astype(np.int64), against]
@@ -217,13 +222,14 @@ def tag(
             values[2][origin],
             values[3][bits] or 0,
             values[4][likeness],
-            values[5][known_generator],
+            values[5][known_from],
+            values[6][descends],
             bool(proof),
             custody_detail,
             rules,
             spoken,
         )
-        for label, generator, origin, bits, likeness, known_generator, proof, spoken in combinations.T.tolist()
+        for label, generator, origin, bits, likeness, known_from, descends, proof, spoken in combinations.T.tolist()
     ]
 
     def spread(field: str, kind: pa.DataType) -> pa.Array:
@@ -232,7 +238,8 @@ def tag(
     def spread_numbers(field: str, dtype: Any) -> NDArray[Any]:
         return np.array([getattr(verdict, field) for verdict in verdicts], dtype)[of_document]
 
-    evidence = _with_details(spread("evidence", EVIDENCE), known.detail)
+    told = {_KNOWN_KIND: known.detail, _DERIVED_KIND: ancestors}
+    evidence = _with_details(spread("evidence", EVIDENCE), told)
     return Tags(
         spread_numbers("provenance", np.uint8),
         spread_numbers("before_demotion", np.uint8),
@@ -243,14 +250,16 @@ def tag(
     )
 
 
-def _with_details(evidence: pa.ListArray, details: pa.StringArray) -> pa.ListArray:
-    """Evidence of likeness, alike for many documents, with what each document's own is."""
-    if details.null_count == len(details):
+def _with_details(evidence: pa.ListArray, details: Mapping[str, pa.StringArray]) -> pa.ListArray:
+    """Evidence of some kinds, alike for many documents, with what each document's own is."""
+    details = {kind: own for kind, own in details.items() if own.null_count < len(own)}
+    if not details:
         return evidence
     entries = evidence.flatten()
     kinds, rules, strengths, told = (entries.field(place) for place in range(4))
-    own = details.take(pc.list_parent_indices(evidence))
-    told = pc.if_else(pc.equal(kinds, _KNOWN_KIND), own, told)
+    of_document = pc.list_parent_indices(evidence)
+    for kind, own in details.items():
+        told = pc.if_else(pc.equal(kinds, kind), own.take(of_document), told)
     filled = pa.StructArray.from_arrays([kinds, rules, strengths, told], fields=list(EVIDENCE.value_type))
     return pa.ListArray.from_arrays(_offsets(evidence), filled).cast(EVIDENCE)
 
@@ -324,6 +333,8 @@ class _Findings:
 
 
 _KNOWN_KIND = "known_synthetic"
+_DERIVED_KIND = "derived_from"
+_REPHRASE = "rephrase"
 
 
 def _decide(
@@ -333,6 +344,7 @@ def _decide(
     artefacts: int,
     likeness: int | None,
     known_generator: str | None,
+    descends: bool,
     in_custody: bool,
     custody_detail: str | None,
     rules: SourceRules,
@@ -362,11 +374,14 @@ def _decide(
         found.note(Strength.DETECTED, _KNOWN_KIND, "evidence.known_synthetic", Likeness(likeness).verb)
     if against != SILENT:
         found.assertions.add(_DETECTORS[against])
+    if descends:
+        found.declare(Provenance.SYNTHETIC, True, _DERIVED_KIND, "derived_from", "a synthetic ancestor")
 
     assertions = frozenset(found.assertions)
     provenance = combine(assertions)
     is_synthetic = provenance == Provenance.SYNTHETIC
     kinds = {claim.kind for claim in (*claims, *rules.card) if claim.kind}
+    kinds |= {_REPHRASE} if descends else set()
     kind = rules.synthetic_kind if rules.is_synthetic else next(iter(kinds)) if len(kinds) == 1 else None
     return _Verdict(
         provenance=provenance,

@@ -110,6 +110,7 @@ PARSED = pa.schema(
         pa.field("date", pa.string()),
         pa.field("generator", pa.string()),
         pa.field("label", pa.string()),
+        pa.field("derived_from", pa.string()),  # ids of what it was made from, a JSON list where there are several
         pa.field("origin", pa.string()),  # what the data set and disclosure fields claim, packed; see `recognisers`
         pa.field("n_tokens", pa.int64()),  # only where `tokens` names a column, else null
     ]
@@ -151,6 +152,7 @@ def facts_schema(kept: tuple[str, ...], permutations: int, detectors: tuple[str,
             pa.field("license", pa.string()),
             pa.field("generator", pa.string()),
             pa.field("label", pa.string()),
+            pa.field("derived_from", pa.string()),
             pa.field("origin", pa.string()),  # packed claims of the data set and of disclosure fields
             *(pa.field(KEEP_PREFIX + name, pa.string()) for name in kept),
             *(pa.field(column(name), pa.float64()) for name in detectors for column in (score_column, p_column)),
