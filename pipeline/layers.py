@@ -43,7 +43,7 @@ from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "4"
+EDGES_VERSION = "5"
 FATES_VERSION = "7"
 """Raised whenever the same facts would give other edges, or other fates."""
 

@@ -24,6 +24,7 @@ from transforms.batches import (
     Origin,
     Split,
     addresses,
+    chunks_of_bytes,
     groups,
     pack,
     place_of,
@@ -37,13 +38,20 @@ from transforms.kernels.hashing import hex_ids
 from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.schemas import Likeness, Status
 from transforms.pool import PooledDoFn
-from transforms.sidecars import digests_of, read_facts, write_part
+from transforms.sidecars import digest_words, digests_of, read_facts, write_part
 
 COPIES, SAME = b"C", b"E"
 """First byte of packets: a text's first document with its copies, and with known texts that are the same."""
 
 LEAST_HELD = 20
 """Shingles of a known text that can be told to stand in another one: shorter ones stand in texts by chance."""
+
+MOST_OWNERS = 32
+"""Known texts that a sampled shingle leads to. Much generated text begins, or ends, in the same words: were each
+document that has them compared with each known text that has them, time and memory would grow with the product."""
+
+_HITS_AT_ONCE = 1 << 20
+"""Of sampled shingles on known texts; some 50 MB for a worker."""
 
 KNOWN_SCHEMA = pa.schema(
     [
@@ -68,20 +76,32 @@ class KnownTexts:
 
 
 def sampled(tasks: Sequence[DedupTask]) -> bytes:
-    """The samples of all known texts that are long enough, by sampled shingle, as every worker needs them."""
-    hashes, owners, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    """The samples of all known texts that are long enough, by sampled shingle, as every worker needs them.
+
+    Of a shingle that many known texts share, MOST_OWNERS keep it, always the same ones; the sample of the others is
+    what they have beside it. So what they have in common is found through some of them, and each by what is its own.
+    """
+    hashes, owners = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)]
+    texts = [np.empty((0, 2), np.uint64)]
     for task in tasks:
-        facts = read_facts(task.split, ["status", "n_shingles", "sample", "origin", "generator"])
+        facts = read_facts(task.split, ["status", "n_shingles", "sample", "digest", "origin", "generator"])
         long_enough = (facts["status"].to_numpy() == Status.OK) & (facts["n_shingles"].to_numpy() >= LEAST_HELD)
         long_enough &= ~said_to_be_human(facts["origin"], facts["generator"])
         values, counts = _lists(facts["sample"], long_enough)
         places = np.flatnonzero(long_enough)
         hashes.append(values)
         owners.append(np.repeat(addresses(task.split.index, places), counts))
-        sizes.append(np.repeat(counts, counts))
-    joined, whose, size = (np.concatenate(column) for column in (hashes, owners, sizes))
-    order = np.argsort(joined, kind="stable")
-    return pack(joined[order], whose[order], size[order])
+        texts.append(np.repeat(np.stack(digest_words(digests_of(facts)[places]), axis=1), counts, axis=0))
+    joined, whose, text = (np.concatenate(column) for column in (hashes, owners, texts))
+    order = np.lexsort((whose, text[:, 1], text[:, 0], joined))
+    joined, whose, text = joined[order], whose[order], text[order]
+    other_hash, other_text = joined[1:] != joined[:-1], (text[1:] != text[:-1]).any(axis=1)
+    fresh = np.r_[True, other_hash | other_text][: len(joined)]  # of copies of a known text one suffices
+    joined, whose = joined[fresh], whose[fresh]
+    nth = np.arange(len(joined)) - np.searchsorted(joined, joined, "left")
+    joined, whose = joined[nth < MOST_OWNERS], whose[nth < MOST_OWNERS]
+    _, owner, counts = np.unique(whose, return_inverse=True, return_counts=True)
+    return pack(joined, whose, counts[owner.reshape(-1)].astype(np.int64))
 
 
 def _lists(column: pa.ChunkedArray, chosen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -111,22 +131,36 @@ class FindHeld(PooledDoFn):
         readable = facts["status"].to_numpy() == Status.OK
         values, counts = _lists(facts["sample"], readable)
         places = np.repeat(np.flatnonzero(readable), counts)
-        hashes, owners, sizes = _samples(self._samples)
+        hashes = _samples(self._samples)[0]
         first, last = np.searchsorted(hashes, values, "left"), np.searchsorted(hashes, values, "right")
+        found = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        document = np.flatnonzero(np.r_[True, places[1:] != places[:-1]][: len(places)])
+        hits = np.add.reduceat(last - first, document) if len(document) else last
+        for start, end in chunks_of_bytes(hits, _HITS_AT_ONCE):
+            rows = slice(document[start], document[end] if end < len(document) else len(places))
+            for column, more in zip(found, self._enough(places[rows], first[rows], last[rows]), strict=True):
+                column.append(more)
+        holders, held = (np.concatenate(column) for column in found)
+        left = addresses(task.split.index, holders)
+        home = spread(left) % np.uint64(self._partitions)
+        yield from send(home, [left, held], 1 << 32 | task.split.index)
+
+    def _enough(
+        self, places: npt.NDArray[np.int64], first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Documents beside known texts of whose sample they have enough; each of theirs leads to a range of owners."""
+        _, owners, sizes = _samples(self._samples)
         hits = last - first
         rows = np.repeat(first - np.cumsum(hits) + hits, hits) + np.arange(hits.sum())
         holders, held, size = np.repeat(places, hits), owners[rows], sizes[rows]
         order = np.lexsort((held, holders))
         holders, held, size = holders[order], held[order], size[order]
         if len(holders) == 0:
-            return
+            return holders, held
         starts = np.flatnonzero(np.r_[True, (holders[1:] != holders[:-1]) | (held[1:] != held[:-1])])
         shared = np.diff(np.r_[starts, len(holders)])
         enough = shared * 3 * self._threshold.denominator >= size[starts] * self._threshold.numerator
-        found = starts[enough]
-        left, right = addresses(task.split.index, holders[found]), held[found]
-        home = spread(left) % np.uint64(self._partitions)
-        yield from send(home, [left, right], 1 << 32 | task.split.index)
+        return holders[starts[enough]], held[starts[enough]]
 
 
 @dataclass(frozen=True)
