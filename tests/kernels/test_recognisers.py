@@ -605,6 +605,17 @@ def test_disclosure_fields_are_found_at_the_end_of_a_path() -> None:
     }
 
 
+def test_a_score_of_a_row_is_of_none_of_its_texts(tmp_path: Path) -> None:
+    for text, scored in (((), False), (("human_text",), True)):
+        located: list[Located] = []
+        rows = [{**row, "score": 0.9} for row in M4]
+        for kind in ("parquet", "jsonl"):
+            path = written(tmp_path, rows, kind)
+            columns = ColumnMap(*text, scores=("score",))
+            assert read(path, columns, located).num_rows == (2 if scored else 4)
+            assert any("score" in keys for keys in located[-1].fields.values()) is scored
+
+
 def test_a_join_of_halves_takes_the_worst_one(tmp_path: Path) -> None:
     said = of(tmp_path, M4, ColumnMap(text=Join(("prompt", "human_text"))))
     assert said == [(0, 0, "p\nh0", "human", None), (1, 0, "p\nh1", "human", None)]

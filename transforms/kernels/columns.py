@@ -272,7 +272,8 @@ def locate(columns: ColumnMap, tree: Tree, path: str, *, may_grow: bool = False)
             fields[name] = keys
     for name, wanted in columns.keep:
         fields[KEEP_PREFIX + name] = found("keep", wanted)
-    for wanted in columns.scores:
+    # A score of a whole row is of none of the texts in it, so there its detector abstains.
+    for wanted in () if isinstance(form, Explode) else columns.scores:
         place = _find(tree, wanted) or (tuple(wanted.split(".")) if may_grow else None)
         if place is not None:
             fields[SCORE_PREFIX + wanted] = place
