@@ -11,7 +11,7 @@ import math
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from shlex import quote
@@ -127,8 +127,8 @@ class Fates:
     key: str
     files: Mapping[int, str]
     accounts: tuple[dict[str, Any], ...]
-    removal: Mapping[str, int]  # edges, rounds that it took, texts left undecided; empty for older fates
-    unknown_ancestors: int  # names in `derived_from` that no document goes by
+    removal: Mapping[str, int] = field(default_factory=dict)  # edges, rounds that it took, texts left undecided
+    unknown_ancestors: int = 0  # names in `derived_from` that no document goes by
 
     @cached_property
     def by_source(self) -> dict[str, Counter[tuple[str, str]]]:
@@ -454,7 +454,7 @@ class IndexBuilder:
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
         accounts = tuple(part["account"] for part in done["parts"])
-        return Fates(key, paths, accounts, done.get("removal", {}), done.get("unknown_ancestors", 0))
+        return Fates(key, paths, accounts, done["removal"], done["unknown_ancestors"])
 
     def _settle(
         self, facts: Facts, edges: Edges, custody: Custody, cards: Mapping[str, tuple[Claim, ...]], key: str
