@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import settings
@@ -17,6 +18,7 @@ from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
 from pipeline.data_cards import card_of
+from pipeline.detectors import Detectors, load_detectors
 from pipeline.errors import BadInput, CustodyFailed, UsageError
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
@@ -24,6 +26,8 @@ from pipeline.report import bands_line
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.columns import ColumnMap
+from transforms.kernels.detection import judge
+from transforms.kernels.detectors import DetectorFailed, score_batch
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import covered, leaf_array, tag
 from transforms.kernels.recognisers import Claim
@@ -36,6 +40,7 @@ from transforms.kernels.records import (
     read_records,
 )
 from transforms.kernels.schemas import Provenance, Status
+from transforms.kernels.text import split_words
 from transforms.sidecars import Summary
 
 _ROWS = 3
@@ -53,19 +58,22 @@ _Digests = dict[tuple[str, str], str]
 def check_config(config: Config) -> Outcome:
     """Look at every source's first shard and at what is signed; the first thing that is wrong is the error."""
     _check_sign(config)
+    detectors = load_detectors(config)
     shards = find_shards(config)
     try:
         custody = load_custody(config)
     except CustodyFailed:
         for source in config.sources:  # a source that can have no custody is told before what is wrong with it
             if source.custody:
-                _peeked(config, source, [shard for shard in shards if shard.source == source.name])
+                _peeked(config, source, [shard for shard in shards if shard.source == source.name], detectors)
         raise
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = dict(filter(None, pool.map(_hashed, _to_hash(config, shards))))
         looks = list(
             pool.map(
-                lambda source: _look(config, source, [s for s in shards if s.source == source.name], custody, digests),
+                lambda source: _look(
+                    config, source, [s for s in shards if s.source == source.name], custody, digests, detectors
+                ),
                 config.sources,
             )
         )
@@ -161,7 +169,12 @@ def _custody_warnings(look: dict[str, Any]) -> list[str]:
 
 
 def _look(
-    config: Config, source: Source, shards: Sequence[Shard], custody: Custody, digests: _Digests
+    config: Config,
+    source: Source,
+    shards: Sequence[Shard],
+    custody: Custody,
+    digests: _Digests,
+    detectors: Detectors,
 ) -> dict[str, Any]:
     look: dict[str, Any] = {
         "source": source.name,
@@ -174,7 +187,7 @@ def _look(
         "card": [],
         "custody": _verdicts(shards, custody, digests) if source.custody else {},
     }
-    peeked = _peeked(config, source, shards)
+    peeked = _peeked(config, source, shards, detectors)
     if peeked is not None:
         card = card_of(source)
         read = peeked.read
@@ -183,7 +196,7 @@ def _look(
         look["reading"] = told_reading(read.form, read.data_set)
         look["card"] = [claim.detail for claim in card]
         rows = peeked.rows.slice(0, _MOST_DOCUMENTS)
-        look["rows"] = _tagged(source, peeked.shard, rows, custody, digests, card)
+        look["rows"] = _tagged(source, peeked.shard, rows, custody, digests, card, detectors)
         look["hints"] = [*peeked.unseen, *label_warnings(source, read.unexplained)]
     return look
 
@@ -198,9 +211,9 @@ class _Peeked(NamedTuple):
     unseen: list[str]
 
 
-def _peeked(config: Config, source: Source, shards: Sequence[Shard]) -> _Peeked | None:
+def _peeked(config: Config, source: Source, shards: Sequence[Shard], detectors: Detectors) -> _Peeked | None:
     """The first shard that has rows, or else the last one; None where there is none."""
-    columns = settings.column_map(config, source)
+    columns = settings.column_map(config, source, detectors)
     peeked = None
     for shard in shards:
         form = FileFormat(*_form(shard))
@@ -242,19 +255,31 @@ def _tagged(
     custody: Custody,
     digests: _Digests,
     card: tuple[Claim, ...],
+    detectors: Detectors,
 ) -> list[dict[str, Any]]:
     digest = digests.get((source.name, shard.name))
     held = custody.of(source.name, shard.name, digest) if digest else None
+    readable = rows["status"].to_numpy() == Status.OK
+    n_words = np.diff(split_words(rows["text"]).offsets)
+    try:
+        scores = score_batch(rows, detectors.specs, readable, n_words)
+    except DetectorFailed as error:
+        key = f"evidence.detectors.{error.name}"
+        raise UsageError("bad_detector", f"{key}: {error} (reading {source.name}/{shard.name})", key=key) from None
     facts = pa.table(
         {
             "label": rows["label"],
             "generator": rows["generator"],
             "origin": rows["origin"],
             "artefacts": artefact_bits(rows["text"]),
+            "language": rows["language"],
+            "n_words": n_words,
+            **scores,
         }
     )
+    findings = judge(facts, readable, detectors.rules)
     mask = covered(text_digests(rows["text"]), leaf_array(files.read_bytes(held.leaves))) if held else None
-    tags = tag(facts, mask, held.detail if held else None, settings.source_rules(source, card))
+    tags = tag(facts, mask, held.detail if held else None, settings.source_rules(source, card), None, findings)
     return [
         {
             "row": rows["row"][place].as_py(),

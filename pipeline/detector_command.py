@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.detectors import load_spec
 from pipeline.errors import UsageError
-from pipeline.labelled import Labelled, Reading, read_labelled, score_texts
+from pipeline.labelled import Labelled, Reading, read_labelled
 from pipeline.outcome import Outcome
 from transforms.kernels.detection import DEFAULT_ALPHA, Calibration
-from transforms.kernels.detectors import (
-    BUILT_IN,
-    DetectorFailed,
-    DetectorSpec,
-    Scores,
-    column_scores,
-    run,
-    split_target,
-)
+from transforms.kernels.detectors import BUILT_IN, DetectorFailed, DetectorSpec, score_batch, split_target
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.ngrams import score_ngrams
 from transforms.kernels.ngrams_training import TrainingError
 from transforms.kernels.ngrams_training import train as train_ngrams
+from transforms.kernels.schemas import score_column
 from transforms.kernels.watermark import SCHEMES, WatermarkKey
 
 __all__ = ["calibrate", "make_key", "train"]
@@ -104,7 +99,7 @@ def calibrate(inputs: Sequence[str], how: Reading, target: str, model: Path | No
     labelled = read_labelled(inputs, how)
     humans = labelled.humans()
     scores = _score(labelled, spec)
-    calibration = _calibration(labelled, humans, spec.digest, scores.score[humans], target)
+    calibration = _calibration(labelled, humans, spec.digest, scores[humans], target)
     if not calibration.documents:
         says = "files without labels are taken for human; in a config, only what its labels, custody or beliefs say"
         raise UsageError("too_few_documents", f"no human document has a score ({_counts(labelled)}); {says}")
@@ -141,38 +136,28 @@ def make_key(output: Path, scheme: str, gamma: str, context: int | None, tokeniz
     return Outcome(text, output=str(output), totals={}, details={"scheme": scheme, "schemes": list(SCHEMES)})
 
 
-def _score(labelled: Labelled, spec: DetectorSpec) -> Scores:
-    """Batch by batch, as an index scores them."""
-    parts: list[Scores] = []
+def _score(labelled: Labelled, spec: DetectorSpec) -> NDArray[np.float64]:
+    """Batch by batch, as an index scores them; NaN where there is no number."""
+    parts = [np.empty(0)]
     start = 0
-    if spec.is_column:
-        texts = score_texts(labelled, spec.target)
-        return column_scores(texts, len(texts), np.ones(len(texts), bool))
     for batch in labelled.batches:
         words = labelled.n_words[start : start + batch.num_rows]
         start += batch.num_rows
-        meta: dict[str, Any] = {name: batch[name] for name in ("doc_id", "language", "url", "date")}
         try:
-            parts.append(run(spec, batch["text"], np.ones(batch.num_rows, bool), meta | {"n_words": _array(words)}))
+            told = score_batch(batch, [spec], np.ones(batch.num_rows, bool), words)
         except DetectorFailed as error:
             raise UsageError("bad_detector", f"--detector {spec.target}: {error}") from None
-    score, p = (np.concatenate([*(part[place] for part in parts), np.empty(0)]) for place in range(2))
-    return Scores(score, p)
-
-
-def _array(values: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values)
+        parts.append(told[score_column(spec.name)].fill_null(np.nan).to_numpy(zero_copy_only=False))
+    return np.concatenate(parts)
 
 
 def _calibration(labelled: Labelled, humans: Any, digest: str, scores: Any, name: str) -> Calibration:
     """Each text once, because a text that is there a hundred times is one piece of evidence."""
-    text = labelled.column("text").take(_array(humans))
+    text = labelled.column("text").take(pa.array(humans))
     digests = text_digests(text)
     order = np.ascontiguousarray(digests[:, :8]).view(">u8").ravel().astype(np.uint64)
     first = np.sort(np.unique(digests, axis=0, return_index=True)[1]) if len(digests) else np.empty(0, np.int64)
-    language = labelled.column("language").take(_array(humans[first]))
+    language = labelled.column("language").take(pa.array(humans[first]))
     return Calibration.of(
         digest, language, labelled.n_words[humans[first]], scores[first], order[first], {"name": name}
     )

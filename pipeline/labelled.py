@@ -28,7 +28,7 @@ from transforms.kernels.columns import AUTO, ColumnMap
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.provenance import SourceRules, covered, leaf_array, tag
 from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, detect_format, read_records
-from transforms.kernels.schemas import KEEP_PREFIX, SCORE_PREFIX, Provenance, Status
+from transforms.kernels.schemas import KEEP_PREFIX, Provenance, Status
 from transforms.kernels.text import split_words
 
 __all__ = ["Labelled", "Reading", "read_labelled"]
@@ -182,8 +182,3 @@ def _provenance(batch: pa.RecordBatch, shard: _Shard) -> NDArray[np.uint8]:
     held = shard.custody
     mask = covered(text_digests(batch["text"]), leaf_array(files.read_bytes(held.leaves))) if held else None
     return tag(facts, mask, held.detail if held else None, shard.rules).provenance
-
-
-def score_texts(labelled: Labelled, target: str) -> pa.Array:
-    """The score column that a reading named, as text."""
-    return labelled.column(SCORE_PREFIX + target)

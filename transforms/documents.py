@@ -19,7 +19,7 @@ from transforms.kernels import detectors, hashing, minhash, text
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.detectors import DetectorFailed
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
-from transforms.kernels.schemas import KEEP_PREFIX, SCORE_PREFIX, Status, facts_schema, p_column, score_column
+from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema, score_column
 from transforms.kernels.streams import reading
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
@@ -162,7 +162,7 @@ def batch_facts(
         "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
         "signature": fixed_binary(signatures.view(np.uint8)),
         "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
-        **_scores(batch, settings, readable, np.diff(words.offsets)),
+        **detectors.score_batch(batch, settings.detectors, readable, np.diff(words.offsets)),
         **{
             name: batch[name]
             for name in ("doc_id", "language", "license", "generator", "label", "derived_from", "origin")
@@ -172,24 +172,6 @@ def batch_facts(
     return pa.RecordBatch.from_arrays(
         [pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema
     )
-
-
-def _scores(
-    batch: pa.RecordBatch, settings: SourceSettings, readable: npt.NDArray[np.bool_], n_words: npt.NDArray[np.int64]
-) -> dict[str, pa.Array]:
-    """What detectors say of a batch; a document without a number has null."""
-    columns: dict[str, pa.Array] = {}
-    meta = {name: batch[name] for name in ("doc_id", "language", "url", "date")} | {"n_words": pa.array(n_words)}
-    for spec in settings.detectors:
-        if spec.is_column:
-            name = SCORE_PREFIX + spec.target
-            values = batch[name] if name in batch.schema.names else None
-            scores = detectors.column_scores(values, batch.num_rows, readable)
-        else:
-            scores = detectors.run(spec, batch["text"], readable, meta)
-        columns[score_column(spec.name)] = pa.array(scores.score, from_pandas=True)
-        columns[p_column(spec.name)] = pa.array(scores.p, from_pandas=True)
-    return columns
 
 
 def _given_tokens(batch: pa.RecordBatch, status: npt.NDArray[np.uint8]) -> tuple[Any, Any, Any]:

@@ -22,7 +22,7 @@ from pipeline.attest import attest, write_keypair
 from transforms.kernels.detection import Calibration
 from transforms.kernels.detectors import describe
 from transforms.kernels.schemas import Provenance
-from transforms.kernels.watermark import WatermarkKey, green_words
+from transforms.kernels.watermark import WatermarkKey, count_green_ids, green_words
 
 WORDS = 150
 HUMANS = 1200
@@ -108,6 +108,15 @@ def test_a_score_column_demotes_what_no_human_text_scores(tmp_path: Path) -> Non
     assert notes == [
         "evidence.detectors.ai.score: abstains on 4 of 16 documents: 3 have no score; 1 have fewer than 128 words"
     ]
+
+
+def test_check_shows_what_detectors_would_do(tmp_path: Path) -> None:
+    told = anchormix("check", column_project(tmp_path))
+    assert told.exit == 0, told.stderr
+    for look in told.line["sources"]:
+        before = "unknown" if look["source"] == "web" else look["source"]
+        assert [row["tag"] for row in look["rows"]] == ["synthetic", before, before]
+        assert "evidence.detectors.ai.score" in look["rows"][0]["evidence"]
 
 
 def test_thin_calibration_abstains(tmp_path: Path) -> None:
@@ -236,6 +245,47 @@ def test_the_holder_of_a_watermark_key_finds_what_it_marked(scheme: str, tmp_pat
         assert not path.is_file() or (secret not in path.read_bytes() and key.key not in path.read_bytes())
 
 
+def test_a_key_may_count_the_units_of_a_tokenizer(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = sorted(corpus.vocabulary("en"))
+    model = tokenizers.models.WordLevel({word: place for place, word in enumerate(["?", *vocabulary])}, "?")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    (tmp_path / "keys").mkdir()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    made = anchormix(
+        *("detector", "key", tmp_path / "keys" / "mark.key", "--scheme", "kgw", "--context", "1"),
+        *("--tokenizer", tmp_path / "tokenizer.json"),
+    )
+    assert made.exit == 0, made.stderr
+    key = WatermarkKey.from_bytes((tmp_path / "keys" / "mark.key").read_bytes())
+    assert key.tokenizer == "../tokenizer.json"
+    rng = random.Random(2)
+    words = [rng.choice(vocabulary)]
+    while len(words) < 200:
+        choices = rng.sample(vocabulary, 4)
+        ids = np.array([[tokenizer.token_to_id(words[-1]), tokenizer.token_to_id(word)] for word in choices], np.uint32)
+        green = count_green_ids(ids.ravel(), np.arange(0, 10, 2), key).green
+        words.append(choices[int(green.argmax())])
+    rows = {"human": [{"text": text} for text in (" ".join(words), *texts(1, 3))]}
+    mix = run(scored(tmp_path, rows, [{"detector": "watermark", "model": "keys/mark.key"}]))
+    assert {name for name, row in by_id(mix).items() if pieces(row)} == {"human-0"}
+    (tmp_path / "tokenizer.json").write_text("{}")
+    told = anchormix("check", tmp_path / "mix.yaml")
+    assert (told.exit, told.code) == (2, "bad_detector")
+    assert "tokenizer.json" in told.message
+
+
+def test_a_tokenizer_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # not installed
+    key = WatermarkKey.fresh(tokenizer="tokenizer.json")
+    (tmp_path / "mark.key").write_bytes(key.to_bytes())
+    config = scored(tmp_path, {"human": [{"text": "a"}]}, [{"detector": "watermark", "model": "mark.key"}])
+    told = anchormix("check", config)
+    assert (told.exit, told.code) == (2, "bad_detector")
+    assert "pip install tokenizers" in told.message
+
+
 LOUD = """
 def score(texts, meta):
     assert set(meta) >= {"language", "n_words", "doc_id"} and len(meta["n_words"]) == len(texts)
@@ -288,11 +338,11 @@ def test_a_broken_plugin_is_a_diagnosis(name: str, tmp_path: Path, monkeypatch: 
     body, says = BROKEN[name]
     target = write_plugin(tmp_path, f"broken_{name}", body, monkeypatch)
     config = scored(tmp_path, {"human": [{"text": text} for text in texts(1, 3)]}, [target])
-    told = anchormix("run", config)
-    assert (told.exit, told.code) == (2, "bad_detector"), told.stderr
-    assert says in told.message
-    assert target in told.message
-    assert "Traceback" not in told.stderr
+    for command in ("check", "run"):
+        told = anchormix(command, config)
+        assert (told.exit, told.code) == (2, "bad_detector"), told.stderr
+        assert says in told.message
+        assert target in told.message
     assert not (tmp_path / "out" / "mix").exists()
 
 

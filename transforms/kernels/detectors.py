@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from transforms.kernels.ngrams import NgramModel, score_ngrams
+from transforms.kernels.schemas import SCORE_PREFIX, p_column, score_column
 from transforms.kernels.watermark import Greens, WatermarkKey, count_green_ids, count_greens
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "describe",
     "load",
     "run",
+    "score_batch",
     "split_target",
 ]
 
@@ -97,6 +99,11 @@ class DetectorSpec:
     states_p: bool = False
 
     @property
+    def key(self) -> tuple[str, str, bytes, str]:
+        """What it is made of."""
+        return self.name, self.target, self.content, self.folder
+
+    @property
     def is_column(self) -> bool:
         return self.target not in BUILT_IN and split_target(self.target) is None
 
@@ -114,7 +121,7 @@ def describe(name: str, target: str, content: bytes = b"", folder: str = "") -> 
     if spec.is_column:
         digest = hashlib.sha256(f"column\0{target}".encode()).hexdigest()
         return DetectorSpec(name, target, digest=digest, version="column")
-    scorer = load(spec)
+    scorer = _loaded[spec.key] = _made(spec)  # anew: what it is made of may have changed since it was loaded
     return DetectorSpec(
         name, target, content, folder, scorer.digest, scorer.version, scorer.kind, scorer.strength, scorer.states_p
     )
@@ -137,12 +144,14 @@ _loaded: dict[tuple[str, str, bytes, str], Scorer] = {}
 
 def load(spec: DetectorSpec) -> Scorer:
     """Raises DetectorFailed, saying what is wrong with the file or the plugin."""
-    key = spec.name, spec.target, spec.content, spec.folder
-    found = _loaded.get(key)
+    found = _loaded.get(spec.key)
     if found is None:
-        makers = {NGRAMS: _ngrams, WATERMARK: _watermark}
-        found = _loaded[key] = makers.get(spec.target, _plugin)(spec)
+        found = _loaded[spec.key] = _made(spec)
     return found
+
+
+def _made(spec: DetectorSpec) -> Scorer:
+    return {NGRAMS: _ngrams, WATERMARK: _watermark}.get(spec.target, _plugin)(spec)
 
 
 def run(spec: DetectorSpec, text: pa.Array, readable: NDArray[np.bool_], meta: Mapping[str, pa.Array]) -> Scores:
@@ -166,6 +175,27 @@ def run(spec: DetectorSpec, text: pa.Array, readable: NDArray[np.bool_], meta: M
     scores.score[places] = np.where(np.isfinite(told.score), told.score, np.nan)
     scores.p[places] = told.p
     return scores
+
+
+META = ("doc_id", "language", "url", "date")
+"""Columns of PARSED rows that a plugin is shown beside the text, and the number of words."""
+
+
+def score_batch(
+    batch: pa.RecordBatch, specs: Sequence[DetectorSpec], readable: NDArray[np.bool_], n_words: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    """What detectors say of PARSED rows, as columns of facts; a document without a number has null."""
+    columns: dict[str, pa.Array] = {}
+    meta = {name: batch[name] for name in META} | {"n_words": pa.array(n_words)}
+    for spec in specs:
+        if spec.is_column:
+            name = SCORE_PREFIX + spec.target
+            scores = column_scores(batch[name] if name in batch.schema.names else None, batch.num_rows, readable)
+        else:
+            scores = run(spec, batch["text"], readable, meta)
+        columns[score_column(spec.name)] = pa.array(scores.score, from_pandas=True)
+        columns[p_column(spec.name)] = pa.array(scores.p, from_pandas=True)
+    return columns
 
 
 def column_scores(values: pa.Array | None, rows: int, readable: NDArray[np.bool_]) -> Scores:

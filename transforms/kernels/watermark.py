@@ -33,7 +33,16 @@ from numpy.typing import NDArray
 
 from transforms.kernels.hashing import byte_spans
 
-__all__ = ["SCHEMES", "Greens", "WatermarkKey", "count_greens", "green_words", "sip_hash", "upper_tail"]
+__all__ = [
+    "SCHEMES",
+    "Greens",
+    "WatermarkKey",
+    "count_green_ids",
+    "count_greens",
+    "green_words",
+    "sip_hash",
+    "upper_tail",
+]
 
 SCHEMES = ("unigram", "kgw")
 FORMAT = "anchormix-watermark-key"
