@@ -155,6 +155,7 @@ def test_detectors_only_demote_and_custody_stays(said: list[tuple[Any, Any, bool
         {"d": [1e-9] * rows},
         label=pa.array([label for label, *_ in said], pa.string()),
         generator=pa.array([generator for _, generator, *_ in said], pa.string()),
+        origin=pa.nulls(rows, pa.string()),
         artefacts=pa.array([0] * rows, pa.uint64()),
     )
     held = np.array([in_custody for _, _, in_custody, _ in said])
