@@ -97,6 +97,14 @@ def key_of(source: str) -> str:
     return "evidence.known_synthetic" if source == KNOWN_SYNTHETIC else f"sources.{source}.files"
 
 
+def missing_column(source: str, failure: str) -> str:
+    """What a column that a shard lacks means for a config; known text has no `columns` in which to name another."""
+    if source != KNOWN_SYNTHETIC:
+        return f"sources.{source}.columns: {failure}"
+    found = failure.rpartition(". Name ")[0] or failure
+    return f"{key_of(source)}: {found}. Its columns are only recognised: give the one with the text such a name"
+
+
 def _source_shards(config: Config, source: Source, detectors: str = "") -> list[Shard]:
     settings = json.dumps(config.facts_settings(source), sort_keys=True) + detectors
     found: dict[str, tuple[str, files.FileInfo]] = {}

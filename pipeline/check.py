@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from pipeline import settings
 from pipeline.attest import load_private_key
-from pipeline.catalog import Shard, find_shards
+from pipeline.catalog import Shard, find_known, find_shards, key_of, known_source, missing_column
 from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
 from pipeline.data_cards import card_of
-from pipeline.detectors import Detectors, load_detectors
+from pipeline.detectors import NO_DETECTORS, Detectors, load_detectors
+from pipeline.earlier import load_earlier
 from pipeline.errors import BadInput, CustodyFailed, UsageError
+from pipeline.index import Index
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
@@ -78,18 +80,34 @@ def check_config(config: Config) -> Outcome:
             )
         )
     _judge_custody(config, looks, custody)
+    compared, compared_lines = _compared_with(config)
     bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
-    lines += [f"warning: {warning}" for warning in custody.warnings]
+    lines += [*compared_lines, *(f"warning: {warning}" for warning in custody.warnings)]
     bands = settings.told_bands(config)
     lines += [bands_line(bands), bound["text"], "Next: anchormix run with the same config."]
     return Outcome(
         "\n".join(lines),
         output=config.output,
         totals={"shards": len(shards), "bytes": sum(shard.size for shard in shards)},
-        details={"sources": looks, "floor_bound": bound, "bands": bands},
+        details={"sources": looks, "floor_bound": bound, "bands": bands, **compared},
     )
+
+
+def _compared_with(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Earlier indexes and text known to be synthetic: what documents will be held against, once all are read."""
+    earlier = load_earlier(config, Index(config.index), 0)
+    known = find_known(config)
+    _peeked(config, known_source(config), known, NO_DETECTORS)
+    size = sum(shard.size for shard in known)
+    lines = [f"against {one.root}: {one.documents:,} documents, keep {one.keep}" for one in earlier]
+    lines += [f"known synthetic: {len(known):,} shards, {size:,} bytes"] if known else []
+    told = {
+        "against": [{"index": one.root, "documents": one.documents, "keep": one.keep} for one in earlier],
+        "known_synthetic": {"shards": len(known), "bytes": size},
+    }
+    return told, lines
 
 
 def _check_sign(config: Config) -> None:
@@ -223,9 +241,10 @@ def _peeked(config: Config, source: Source, shards: Sequence[Shard], detectors: 
             names, rows = peek(opener, shard.path, form, columns, _ROWS, read.note_reading)
             unseen = _unseen(shard, form, columns)
         except MissingColumn as error:
-            raise UsageError("missing_column", f"sources.{source.name}.columns: {error}") from None
+            raise UsageError("missing_column", missing_column(source.name, str(error))) from None
         except UnreadableFile as error:
-            raise BadInput("bad_file", f"sources.{source.name}: {error}", path=shard.path) from None
+            key = key_of(source.name).removesuffix(".files")
+            raise BadInput("bad_file", f"{key}: {error}", path=shard.path) from None
         judge_reading_of(config, source, read.form, read.data_set, shard.name)
         peeked = _Peeked(shard, names, rows, read, unseen)
         if rows.num_rows:

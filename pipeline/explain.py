@@ -292,7 +292,8 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
             f", {entry['reason']}" if entry["reason"] else ""
         )
         if entry["partner"]:
-            yield f"  witness {entry['partner']}, similarity {entry['similarity']}"
+            where = f" in the earlier index {entry['partner_index']}" if entry["partner_index"] else ""
+            yield f"  witness {entry['partner']}{where}, similarity {entry['similarity']}"
         if entry["witness"]:
             witness = entry["witness"]
             origin = f"{witness['source']}/{witness['shard']} row {witness['row']}"

@@ -196,6 +196,9 @@ class IndexBuilder:
     def bring_up_to_date(self) -> Indexed:
         """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
         _ = self.detectors  # what is wrong with them is the config's fault, which is told before all else
+        # So is this, and edges need both only after hours of reading.
+        load_earlier(self.config, self.index, 0)
+        catalog.find_known(self.config)
         try:
             custody = load_custody(self.config)
         except CustodyFailed:
@@ -329,7 +332,7 @@ class IndexBuilder:
             if failed and failed.failure_code == "missing_column":
                 raise UsageError(
                     "missing_column",
-                    f"{catalog.key_of(shard.source).removesuffix('files')}columns: {failed.failure}",
+                    catalog.missing_column(shard.source, failed.failure or ""),
                     source=shard.source,
                     shard=shard.name,
                 )

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from projects import Sources, index, run, tree_of, write_project
 from runs import PublishedMix, Told, anchormix
 
+from pipeline.explain import explain
 from pipeline.samples import write_rows
 
 
@@ -200,6 +201,12 @@ def test_what_cannot_be_compared_with_is_refused(pair: tuple[Path, Path], tmp_pa
 
     nowhere = str(tmp_path / "nowhere")
     refused(changed(against=[{"index": nowhere}]), "no_earlier_index", nowhere, "anchormix index")
+    assert not (new.parent / "out" / "index" / "facts.json").exists()  # told before anything is read
+    told = anchormix("check", changed(against=[{"index": nowhere}]))
+    assert (told.exit, told.code) == (2, "no_earlier_index")
+    told = anchormix("check", new)
+    assert told.exit == 0, told.stderr
+    assert [one["index"] for one in told.line["against"]] == [there]
     refused(changed(against=[{"index": "out/index"}]), "earlier_index_repeated", "itself")
     refused(changed(against=[{"index": there}, {"index": there + "/"}]), "earlier_index_repeated", "dedup.against.1")
     refused(changed(permutations=64), "earlier_index_incompatible", "dedup.permutations 128", "64", there)
@@ -223,3 +230,11 @@ def test_a_threshold_of_its_own_decides_what_is_seen(pair: tuple[Path, Path]) ->
     new.write_text(text)
     assert Fraction(56 - 5, 56 + 5) < Fraction(95, 100)
     assert not run(new).dropped
+
+
+def test_explain_names_the_index_that_holds_the_witness(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    mix = run(new)
+    (gone,) = [row for row in mix.dropped.values() if row["fate"] == "seen_before"]
+    told = explain(mix.folder, gone["id"], None).text
+    assert f"witness {gone['partner']} in the earlier index {old.parent / 'out' / 'index'}, similarity" in told

@@ -219,7 +219,7 @@ def test_a_changed_registry_reads_no_source_again(tmp_path: Path) -> None:
     [
         (None, 2, "no_files", ["evidence.known_synthetic", "matches no file", "leave the pattern out"]),
         ('{"text": "fine"}\n{"text": 7}\n', 5, "bad_records", ["known.jsonl", "row 1", "evidence.known_synthetic"]),
-        ('{"stuff": 1}\n', 2, "missing_column", ["evidence.known_synthetic"]),
+        ('{"stuff": 1}\n', 2, "missing_column", ["evidence.known_synthetic: ", "known.jsonl", "give the one"]),
     ],
 )
 def test_a_registry_that_cannot_be_read_is_told_by_its_key(
@@ -234,6 +234,11 @@ def test_a_registry_that_cannot_be_read_is_told_by_its_key(
     assert (told.exit, told.code) == (exit_code, code), told.stderr
     for word in words:
         assert word in told.message
+    if code != "bad_records":  # `check` reads no more than the first rows
+        checked = anchormix("check", config)
+        assert (checked.exit, checked.code, checked.message) == (exit_code, code, told.message)
+    # What no reading can mend is told before anything is read.
+    assert (tmp_path / "out" / "index" / "facts.json").exists() == (code != "no_files")
 
 
 def test_an_empty_registry_marks_nothing(tmp_path: Path) -> None:
