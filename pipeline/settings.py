@@ -28,7 +28,7 @@ def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict
     """
     return {
         source.name: SourceSettings(
-            columns=column_map(config, source, detectors),
+            columns=column_map(config, source, NO_DETECTORS if source.name == KNOWN_SYNTHETIC else detectors),
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
             detectors=() if source.name == KNOWN_SYNTHETIC else detectors.specs,
@@ -60,7 +60,8 @@ def column_map(config: Config, source: Source, detectors: Detectors = NO_DETECTO
         date=_column(named.date),
         generator=_column(named.generator),
         label=None if isinstance(named.label, Auto) else named.label,
-        n_tokens=config.tokens.column,
+        # Known text is compared, never counted: it need not have what documents have.
+        n_tokens=None if source.name == KNOWN_SYNTHETIC else config.tokens.column,
         keep=tuple((kept.name, kept.path) for kept in source.keep),
         scores=tuple(spec.target for spec in detectors.specs if spec.is_column),
     )

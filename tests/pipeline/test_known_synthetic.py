@@ -244,3 +244,14 @@ def test_a_registry_that_cannot_be_read_is_told_by_its_key(
 def test_an_empty_registry_marks_nothing(tmp_path: Path) -> None:
     config = known_project(tmp_path, {"web": ["a text of its own"]}, [])
     assert [row["provenance"] for row in run(config).rows] == ["unknown"]
+
+
+def test_a_registry_needs_neither_counts_of_tokens_nor_scores(tmp_path: Path) -> None:
+    text = "words that a model wrote and that somebody took for his own " * 3
+    detectors = {"known_synthetic": ["registry/*.jsonl"], "detectors": ["score"]}
+    config = write_project(tmp_path, {"web": []}, tokens={"column": "count"}, evidence=detectors)
+    write_registry(tmp_path / "registry", [text])
+    write_rows(tmp_path / "web" / "part.jsonl", [{"text": text, "count": 7, "score": 0.5}])
+    assert anchormix("check", config).exit == 0
+    (row,) = run(config).rows
+    assert (row["provenance"], row["n_tokens"]) == ("synthetic", 7)
