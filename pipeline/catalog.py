@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.config import Config, Source
+from pipeline.environment import whole_number
 from pipeline.errors import UsageError
 from transforms import files
 from transforms.kernels.artefacts import RECOGNISERS_VERSION
@@ -174,9 +175,8 @@ def divide(shards: Sequence[Shard]) -> dict[str, list[SplitRange]]:
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         layouts = dict(zip((shard.key for shard in shards), pool.map(_row_groups, shards), strict=True))
     total = sum(group[1] for layout in layouts.values() for group in layout or [])
-    wanted = int(os.environ.get("ANCHORMIX_SPLIT_BYTES", 0)) or min(
-        MOST_SPLIT_BYTES, max(LEAST_SPLIT_BYTES, total // _SPLITS)
-    )
+    usual = min(MOST_SPLIT_BYTES, max(LEAST_SPLIT_BYTES, total // _SPLITS))
+    wanted = whole_number("ANCHORMIX_SPLIT_BYTES", 0, "bytes") or usual
     return {shard.key: _ranges(shard, layouts[shard.key], wanted) for shard in shards}
 
 

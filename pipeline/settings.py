@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -11,7 +10,7 @@ from pipeline.catalog import KNOWN_SYNTHETIC, known_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from pipeline.detectors import NO_DETECTORS, Detectors
-from pipeline.errors import UsageError
+from pipeline.environment import whole_number
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import bands, columns, minhash, mixture
 from transforms.kernels.provenance import SourceRules
@@ -32,7 +31,7 @@ def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
             detectors=() if source.name == KNOWN_SYNTHETIC else detectors.specs,
-            batch_rows=int(os.environ.get("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS)),
+            batch_rows=whole_number("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS, "rows", least=1),
         )
         for source in (*config.sources, known_source(config))
     }
@@ -135,17 +134,7 @@ def _rule(rule: ConfigRule) -> mixture.Rule:
 
 def removal_edges() -> int:
     """The most edges that one worker takes at removal; beyond, partitions decide in rounds."""
-    told = os.environ.get("ANCHORMIX_REMOVAL_EDGES", "")
-    if not told:
-        return _REMOVAL_EDGES
-    if not (told.isascii() and told.isdecimal()):
-        raise UsageError(
-            "bad_environment",
-            f"ANCHORMIX_REMOVAL_EDGES={told!r}: valid is a whole number of edges, from 0; unset it for "
-            f"{_REMOVAL_EDGES:,}.",
-            value=told,
-        )
-    return int(told)
+    return whole_number("ANCHORMIX_REMOVAL_EDGES", _REMOVAL_EDGES, "edges")
 
 
 _REMOVAL_EDGES = 100_000_000

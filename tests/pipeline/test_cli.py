@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import corpus
 import pytest
 from click.testing import CliRunner, Result
@@ -64,7 +65,12 @@ def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
 
 
 def test_every_command_has_help_and_json() -> None:
-    for name, command in main.commands.items():
+    groups = {name: command for name, command in main.commands.items() if isinstance(command, click.Group)}
+    ends = {name: command for name, command in main.commands.items() if name not in groups}
+    for name, group in groups.items():
+        assert group.help, name
+        ends |= {f"{name} {below}": command for below, command in group.commands.items()}
+    for name, command in ends.items():
         assert command.help, name
         assert any("--json" in parameter.opts for parameter in command.params), name
 

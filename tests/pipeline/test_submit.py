@@ -265,3 +265,19 @@ def test_what_a_failing_worker_prints_stays_off_the_terminal(tmp_path: Path) -> 
     assert told.returncode == 1
     assert "Traceback" not in told.stderr
     assert "Not a directory" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("ANCHORMIX_SPLIT_BYTES", "x", 0), ("ANCHORMIX_SPLIT_BYTES", "-5", 0), ("ANCHORMIX_BATCH_ROWS", "0", 1)],
+)
+def test_numbers_of_the_environment_are_numbers(
+    name: str, value: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.environment import whole_number
+
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name}='{value}': valid is a whole number of things, from {least}"):
+        whole_number(name, 7, "things", least)
+    monkeypatch.setenv(name, "")
+    assert whole_number(name, 7, "things", least) == 7
