@@ -37,7 +37,7 @@ from pipeline.outcome import Outcome
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, verdict_table, write_report
 from pipeline.submit import make_runner
-from pipeline.survival import differing_provenance, survival
+from pipeline.survival import differing_provenance, near_duplicate_rates, survival
 from pipeline.verify import Verification, audit_mix, verify_mix
 from pipeline.verify_origins import CustodyCheck
 from transforms import files
@@ -233,7 +233,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             )
             manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
-            publish.write_diversity(folder, written.diversity)
+            publish.write_diversity(folder, [*written.diversity, *near_duplicate_rates(indexed.fates.accounts)])
             write_cards(folder, manifest)
             verification = verify_mix(folder, audits=audits, custody_audited=True, staged=True)
             if not verification.passed:
@@ -290,6 +290,7 @@ def _write(
             config_digest=config.meaning_digest(),
             licenses={source.name: source.license for source in config.sources},
             strict=config.mix.layout == "strict",
+            diversity=settings.diversity_params(config),
         ),
         plan=plan_path,
         staging=str(folder),

@@ -75,7 +75,8 @@ def mix(tasks: Sequence[bytes], splits: Sequence[bytes], transform: WriteMix, di
 
     def define(pipeline: beam.Pipeline) -> None:
         written = pipeline | "Tasks" >> Tasks(tasks) | "WriteMix" >> transform
-        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics()
+        measure = ReadSplitStatistics(transform.settings.diversity)
+        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> measure
         _ = (
             (read, written | "ScopesOfShards" >> beam.FlatMap(of_shard).with_output_types(tuple[bytes, bytes]))
             | "Statistics" >> beam.Flatten()

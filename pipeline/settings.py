@@ -12,7 +12,7 @@ from pipeline.config import Rule as ConfigRule
 from pipeline.detectors import NO_DETECTORS, Detectors
 from pipeline.environment import whole_number
 from transforms.batches import MAX_BATCH_ROWS
-from transforms.kernels import bands, columns, minhash, mixture
+from transforms.kernels import bands, columns, diversity, minhash, mixture
 from transforms.kernels.provenance import SourceRules
 from transforms.kernels.recognisers import Claim
 from transforms.mixture import Draw
@@ -31,6 +31,7 @@ def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
             detectors=() if source.name == KNOWN_SYNTHETIC else detectors.specs,
+            diversity=diversity.DiversityParams() if source.name == KNOWN_SYNTHETIC else diversity_params(config),
             batch_rows=whole_number("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS, "rows", least=1),
         )
         for source in (*config.sources, known_source(config))
@@ -39,6 +40,10 @@ def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict
 
 def minhash_params(config: Config) -> minhash.MinHashParams:
     return minhash.MinHashParams(config.dedup.permutations, config.dedup.shingle)
+
+
+def diversity_params(config: Config) -> diversity.DiversityParams:
+    return diversity.DiversityParams(full=config.diversity.metrics == "full")
 
 
 def column_map(config: Config, source: Source, detectors: Detectors = NO_DETECTORS) -> columns.ColumnMap:

@@ -5,14 +5,25 @@ Everything here follows from the accounts of the fates and from the plan: no doc
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.manifest import decimal
+from transforms.kernels.diversity.metric import rounded
 from transforms.kernels.schemas import Fate, Provenance
 
-__all__ = ["IN_MIX", "KINDS", "LOST_AT", "STEPS", "differing_provenance", "duplicates", "survival"]
+__all__ = [
+    "IN_MIX",
+    "KINDS",
+    "LOST_AT",
+    "STEPS",
+    "differing_provenance",
+    "duplicates",
+    "near_duplicate_rates",
+    "survival",
+]
 
 LOST_AT: Mapping[str, tuple[Fate, ...]] = {
     "readable": (Fate.EMPTY, Fate.BAD_RECORD, Fate.BAD_FILE),
@@ -87,6 +98,25 @@ def _steps(group: Mapping[str, int], steps: Sequence[str]) -> dict[str, Any]:
             left[what] -= sum(group.get(f"{fate.label} {what}", 0) for fate in LOST_AT.get(step, ()))
         told[step] = dict(left) | {f"{what}_share": decimal(left[what], read[what]) for what in left}
     return told
+
+
+def near_duplicate_rates(accounts: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """Rows of metrics: of the documents that diversity is measured of, the share that went as near-duplicates."""
+    unreadable = {fate.label for fate in LOST_AT["readable"]}
+    removed: Counter[tuple[str, str]] = Counter()
+    measured: Counter[tuple[str, str]] = Counter()
+    for account in accounts:
+        source = str(account["source"])
+        for scope in (("input_shard", f"{source}/{account['shard']}"), ("source", source), ("corpus", "all")):
+            for _, fate, documents, _ in account["cells"]:
+                measured[scope] += documents * (fate not in unreadable)
+                removed[scope] += documents * (fate == Fate.NEAR_DUPLICATE.label)
+    rows = []
+    for (kind, name), n in sorted(measured.items()):
+        if n:
+            values = [["near_duplicate_rate", rounded(removed[kind, name] / n), n, "exact"]]
+            rows.append(json.dumps({"scope": kind, "name": name, "values": values}).encode())
+    return rows
 
 
 def duplicates(accounts: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -92,7 +92,7 @@ def fates(mix: Path) -> list[str]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("same")
     corpus.write_corpus(folder, verified=120, believed=30, unknown=90, synthetic=60, exact=20, near=30)
-    return corpus.minimal_config(folder, mix={"shards": 3, "caps": {"synthetic": 0.2}})
+    return corpus.minimal_config(folder, mix={"shards": 3, "caps": {"synthetic": 0.2}}, diversity={"metrics": "full"})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batches import Split
 from transforms.exchange import Gather
-from transforms.kernels.diversity import Accumulator
+from transforms.kernels.diversity import Accumulator, DiversityParams, most_bytes
 from transforms.sidecars import SplitDiversity, diversity_path
 
 Scoped = tuple[bytes, bytes]
@@ -21,7 +21,7 @@ Scoped = tuple[bytes, bytes]
 
 FINISHED = b""
 
-_MOST_SCOPES = 64  # that a worker holds, at about a megabyte each, before it passes them on
+_MOST_HELD_BYTES = 72 << 20  # of scopes that a worker holds before it passes them on
 
 
 def scope_key(scope: str, name: str) -> bytes:
@@ -36,12 +36,14 @@ class ReadSplitStatistics(beam.PTransform):
     metrics leave it. Larger scopes are added up for a whole bundle before they travel.
     """
 
+    params: DiversityParams
+
     def expand(self, splits: Any) -> Any:
         return (
             splits
             | "ByShard" >> beam.Map(_by_shard).with_output_types(tuple[bytes, bytes])
             | "GroupSplits" >> beam.GroupByKey()
-            | "AddUpShards" >> beam.ParDo(_AddUpShards()).with_output_types(Scoped)
+            | "AddUpShards" >> beam.ParDo(_AddUpShards(self.params)).with_output_types(Scoped)
         )
 
 
@@ -51,13 +53,17 @@ def _by_shard(element: bytes) -> tuple[bytes, bytes]:
 
 
 class _AddUpShards(beam.DoFn):
+    def __init__(self, params: DiversityParams) -> None:
+        self._params = params
+        self._most_scopes = _MOST_HELD_BYTES // most_bytes(params)
+
     def start_bundle(self) -> None:
         self._held: dict[tuple[str, str], Accumulator] = {}
 
     def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
         key, splits = element
         source, shard = json.loads(key)
-        whole = Accumulator.zero()
+        whole = Accumulator.zero(self._params)
         for split in map(Split.from_bytes, splits):
             for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
                 if language:
@@ -65,7 +71,7 @@ class _AddUpShards(beam.DoFn):
                 whole.merge(part)
         self._hold("source", source, whole)
         yield FINISHED, _row("input_shard", f"{source}/{shard}", whole)
-        if len(self._held) > _MOST_SCOPES:
+        if len(self._held) > self._most_scopes:
             yield from self._pass_on()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -74,11 +80,11 @@ class _AddUpShards(beam.DoFn):
             yield WindowedValue(part, window.max_timestamp(), [window])
 
     def _hold(self, scope: str, name: str, part: Accumulator) -> None:
-        self._held.setdefault((scope, name), Accumulator.zero()).merge(part)
+        self._held.setdefault((scope, name), Accumulator.zero(self._params)).merge(part)
 
     def _pass_on(self) -> Iterator[Scoped]:
         held, self._held = self._held, {}
-        corpus = Accumulator.zero()
+        corpus = Accumulator.zero(self._params)
         for (scope, name), part in held.items():
             yield scope_key(scope, name), part.to_bytes()
             if scope == "source":

@@ -71,7 +71,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     """Read one split and write its sidecars; a file that cannot be read to its end writes nothing."""
     summary = Summary(split.index, split.source, split.shard)
     schema = facts_schema(settings.kept, settings.minhash.permutations, settings.scored)
-    statistics = SplitDiversity()
+    statistics = SplitDiversity(settings.diversity)
     try:
         # The writer closes first even if reading fails: one that outlives its sink complains when it is collected.
         with files.atomic_output(split.facts) as sink, facts_writer(sink, schema) as writer:
@@ -148,7 +148,7 @@ def batch_facts(
     if settings.columns.n_tokens is not None:
         tokens, status, problem = _given_tokens(batch, status)
     readable = status == Status.OK
-    statistics.add(words, readable, batch["language"])
+    statistics.add(documents, words, readable, batch["language"])
     columns: dict[str, Any] = {
         "row": batch["row"],
         "part": batch["part"],

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -196,6 +196,7 @@ class MixSettings:
     config_digest: str
     licenses: Mapping[str, str | None]  # declared per source, where a row has none
     strict: bool = False  # refuse row groups that had to grow beyond the target
+    diversity: diversity.DiversityParams = field(default_factory=diversity.DiversityParams)
 
 
 @dataclass
@@ -418,7 +419,7 @@ class _WriteShard(PooledDoFn):
         table = table.drop_columns([_ORDER])
         name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
         staged = f"{name}.{uuid.uuid4().hex[:12]}"
-        statistics = ShardDiversity()
+        statistics = ShardDiversity(self._settings.diversity)
         # Taking rows, encoding and counting release the GIL: a mix of a single shard still uses several cores.
         with files.atomic_output(files.join(self._staging, "data", staged)) as sink, ThreadPoolExecutor(1) as beside:
             schema = mix_schema(self._settings.kept)
@@ -502,19 +503,21 @@ def measured(table: pa.Table, measure: str) -> npt.NDArray[np.int64]:
 class ShardDiversity:
     """Diversity of one written shard, by provenance and generator: what the mix's scopes are added up from."""
 
-    def __init__(self) -> None:
+    def __init__(self, params: diversity.DiversityParams) -> None:
+        self._params = params
         self.parts: dict[tuple[str, str], diversity.Accumulator] = {}
 
     def add(self, rows: pa.Table) -> None:
-        words = split_words(rows["text"].combine_chunks())
+        texts = rows["text"].combine_chunks()
+        words = split_words(texts)
         codes, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
         order, runs = groups(codes)
         for code, start, end in runs:
             provenance, generator = values[code]
             key = provenance, generator or ""
             if key not in self.parts:
-                self.parts[key] = diversity.Accumulator.zero()
-            self.parts[key].add(words, order[start:end])
+                self.parts[key] = diversity.Accumulator.zero(self._params)
+            self.parts[key].add(words, order[start:end], texts)
 
 
 DROPPED_SCHEMA = pa.schema(

@@ -33,6 +33,7 @@ class SourceSettings:
     minhash: minhash.MinHashParams
     artefacts: bool = True
     detectors: tuple[DetectorSpec, ...] = ()
+    diversity: diversity.DiversityParams = field(default_factory=diversity.DiversityParams)
     batch_bytes: int = MAX_BATCH_BYTES
     batch_rows: int = MAX_BATCH_ROWS
 
@@ -178,7 +179,7 @@ def bad_file_facts(
     }
     summary = Summary(split.index, split.source, split.shard, documents=1, bad_records=1, problems=[(0, problem)])
     row = [pa.array([values.get(name)], schema.field(name).type) for name in schema.names]
-    files.write_bytes(diversity_path(split.facts), SplitDiversity().to_bytes())
+    files.write_bytes(diversity_path(split.facts), SplitDiversity(diversity.DiversityParams()).to_bytes())
     with files.atomic_output(split.facts) as sink:
         writer = facts_writer(sink, schema)
         writer.write_table(pa.Table.from_arrays(row, schema=schema))
@@ -208,23 +209,26 @@ class SplitDiversity:
 
     OTHERS = "(others)"
     _MOST_LANGUAGES = 256
+    _MOST_BYTES = 288 << 20
 
-    def __init__(self) -> None:
+    def __init__(self, params: diversity.DiversityParams) -> None:
+        self.params = params
         self.parts: dict[str, diversity.Accumulator] = {}
+        self._most = min(self._MOST_LANGUAGES, self._MOST_BYTES // diversity.most_bytes(params))
 
-    def add(self, words: text.Words, readable: npt.NDArray[np.bool_], language: pa.Array) -> None:
+    def add(self, documents: pa.Array, words: text.Words, readable: npt.NDArray[np.bool_], language: pa.Array) -> None:
         languages = language.fill_null("").dictionary_encode()
         names = languages.dictionary.to_pylist()
         places = np.flatnonzero(readable)
         order, runs = groups(languages.indices.to_numpy()[places])
         for code, start, end in runs:
-            self._of(names[code]).add(words, places[order[start:end]])
+            self._of(names[code]).add(words, places[order[start:end]], documents)
 
     def _of(self, language: str) -> diversity.Accumulator:
         if language not in self.parts:
-            if len(self.parts) >= self._MOST_LANGUAGES:
+            if len(self.parts) >= self._most:
                 language = self.OTHERS
-            self.parts.setdefault(language, diversity.Accumulator.zero())
+            self.parts.setdefault(language, diversity.Accumulator.zero(self.params))
         return self.parts[language]
 
     def to_bytes(self) -> bytes:

@@ -600,7 +600,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
     "diversity.reference": "diversity.reference=[ref/*.csv]",
-    "diversity.metrics": "diversity.metrics=full",
     "diversity.fail_if": "diversity.fail_if=[x]",
     "mix.weights": "mix.weights=w.json",
     "mix.parent": "mix.parent=old",
