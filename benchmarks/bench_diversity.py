@@ -1,6 +1,7 @@
 """Throughput of the diversity accumulator on one core: `python benchmarks/bench_diversity.py [PARQUET_OR_TEXT ...]`.
 
-Without arguments it counts words drawn from a Zipf law, which are taken to be six bytes of text each.
+Without arguments it counts words drawn from a Zipf law, which are taken to be six bytes of text each. With `--full` it
+measures the full metrics, whose words are numbers that are written out, and tells what each part of them costs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transforms.kernels.diversity import Accumulator
+from transforms.kernels.diversity import Accumulator, DiversityParams
+from transforms.kernels.diversity.metric import Documents
 from transforms.kernels.text import Words, split_words
 
 BATCH_BYTES = 8 << 20
@@ -26,23 +29,28 @@ BATCH_DOCUMENTS = 4096
 SPLIT_BYTES = 64 << 20
 BYTES_PER_WORD = 6
 
-Batch = tuple[Words, int]
+Batch = tuple[Words, int, pa.Array | None]
 T = TypeVar("T")
 
 
-def main(paths: list[str]) -> None:
-    batches = list(batches_of(paths)) if paths else list(generated_batches(tokens=20_000_000))
-    warm_up()
-    text_bytes = sum(size for _, size in batches)
-    tokens = sum(len(words.hashes) for words, _ in batches)
+def main(arguments: list[str]) -> None:
+    params = DiversityParams(full="--full" in arguments)
+    paths = [argument for argument in arguments if argument != "--full"]
+    batches = list(batches_of(paths) if paths else generated_batches(20_000_000, params.full))
+    warm_up(params)
+    text_bytes = sum(size for _, size, _ in batches)
+    tokens = sum(len(words.hashes) for words, _, _ in batches)
     print(f"{text_bytes / 1e6:,.0f} MB of text, {tokens / 1e6:,.1f} M words, {len(batches)} batches")
 
-    whole = Accumulator.zero()
+    whole = Accumulator.zero(params)
     report("add, one accumulator", seconds_to_add(whole, batches), text_bytes, tokens)
     splits = list(split_up(batches))
-    parts = [Accumulator.zero() for _ in splits]
+    parts = [Accumulator.zero(params) for _ in splits]
     spent = sum(seconds_to_add(part, split) for part, split in zip(parts, splits, strict=True))
     report(f"add, one accumulator per split ({len(splits)})", spent, text_bytes, tokens)
+
+    if params.full:
+        report_parts(batches, params, text_bytes, tokens)
 
     encoded, seconds = timed(whole.to_bytes)
     print(f"to_bytes    {seconds * 1e3:7.1f} ms, {len(encoded):,} bytes")
@@ -53,7 +61,7 @@ def main(paths: list[str]) -> None:
     metrics, seconds = timed(whole.values)
     print(f"values      {seconds * 1e3:7.1f} ms")
     for metric in metrics:
-        print(f"  {metric.name:12} {metric.value:<18.9g} n={metric.n:<12} {metric.method}")
+        print(f"  {metric.name:18} {metric.value:<18.9g} n={metric.n:<12} {metric.method}")
 
 
 def batches_of(paths: list[str]) -> Iterator[Batch]:
@@ -69,17 +77,21 @@ def batches_of(paths: list[str]) -> Iterator[Batch]:
 
 
 def as_batch(text: pa.Array) -> Batch:
-    return split_words(text), text.nbytes
+    return split_words(text), text.nbytes, text
 
 
-def generated_batches(tokens: int, vocabulary: int = 2_000_000, length: int = 400) -> Iterator[Batch]:
+def generated_batches(tokens: int, with_text: bool, vocabulary: int = 2_000_000, length: int = 400) -> Iterator[Batch]:
     shares = np.cumsum(1 / np.arange(1, vocabulary + 1))
     draws = np.random.default_rng(1)
     per_batch = BATCH_BYTES // BYTES_PER_WORD // length * length
     offsets = np.arange(0, per_batch + 1, length, dtype=np.int64)
     for _ in range(tokens // per_batch):
         ids = np.searchsorted(shares, draws.random(per_batch) * shares[-1]).astype(np.uint64)
-        yield Words(hashed(ids), offsets, np.diff(offsets)), per_batch * BYTES_PER_WORD
+        if with_text:
+            numbers = pa.ListArray.from_arrays(offsets.astype(np.int32), pa.array(ids).cast(pa.string()))
+            yield as_batch(pc.binary_join(numbers, " "))
+        else:
+            yield Words(hashed(ids), offsets, np.diff(offsets)), per_batch * BYTES_PER_WORD, None
 
 
 def hashed(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -93,25 +105,25 @@ def split_up(batches: list[Batch]) -> Iterator[list[Batch]]:
     split: list[Batch] = []
     for batch in batches:
         split.append(batch)
-        if sum(size for _, size in split) >= SPLIT_BYTES:
+        if sum(size for _, size, _ in split) >= SPLIT_BYTES:
             yield split
             split = []
     if split:
         yield split
 
 
-def warm_up() -> None:
+def warm_up(params: DiversityParams) -> None:
     """Compile everything, levels that rise included."""
-    words = next(generated_batches(2 * BATCH_BYTES // BYTES_PER_WORD))[0]
-    accumulator = Accumulator.zero()
-    accumulator.add(words)
+    words, _, text = next(generated_batches(2 * BATCH_BYTES // BYTES_PER_WORD, params.full))
+    accumulator = Accumulator.zero(params)
+    accumulator.add(words, None, text)
     (Accumulator.from_bytes(accumulator.to_bytes()) + accumulator).values()
 
 
 def seconds_to_add(accumulator: Accumulator, batches: list[Batch]) -> float:
     def add_all() -> None:
-        for words, _ in batches:
-            accumulator.add(words)
+        for words, _, text in batches:
+            accumulator.add(words, None, text)
 
     return timed(add_all)[1]
 
@@ -120,6 +132,16 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     start = time.process_time()
     result = work()
     return result, time.process_time() - start
+
+
+def report_parts(batches: list[Batch], params: DiversityParams, text_bytes: int, tokens: int) -> None:
+    for part in Accumulator.zero(params)._parts:
+        seconds = 0.0
+        for words, _, text in batches:
+            documents = Documents(words, np.arange(len(words.offsets) - 1), text)
+            seconds += timed(lambda part=part, documents=documents: part.add(documents))[1]
+        _, to_value = timed(part.values)
+        report(f"  {type(part).__name__}, values in {to_value * 1e3:.1f} ms", seconds, text_bytes, tokens)
 
 
 def report(what: str, seconds: float, text_bytes: int, tokens: int) -> None:
