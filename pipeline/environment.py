@@ -14,8 +14,9 @@ def whole_number(name: str, default: int, unit: str, least: int = 0) -> int:
         return default
     if told.isascii() and told.isdecimal() and int(told) >= least:
         return int(told)
+    usual = f"{default:,}" if default else "the default"
     raise UsageError(
         "bad_environment",
-        f"{name}={told!r}: valid is a whole number of {unit}, from {least}; unset it for {default or 'the default'}.",
+        f"{name}={told!r}: valid is a whole number of {unit}, from {least}; unset it for {usual}.",
         value=told,
     )
