@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.catalog import Shard, SplitRange
 from pipeline.errors import UsageError
 from pipeline.index import Index
-from transforms import files
+from transforms import sidecars
 from transforms.batches import PLACE_BITS, Split, addresses, groups, place_of, split_of
 from transforms.kernels.columns import AUTO, Auto, ColumnMap, Join, Messages, MissingColumn, TextColumn
 from transforms.kernels.hashing import text_digests
@@ -280,8 +279,7 @@ def _current(root: str) -> Inspection | None:
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """A table of the index, or a diagnosis."""
     try:
-        with files.open_input(path) as source:
-            return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+        return sidecars.read_table(path, columns)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
 

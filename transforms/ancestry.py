@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.batches import addresses
 from transforms.kernels.hashing import hex_ids
 from transforms.kernels.schemas import Provenance, Status
 from transforms.pool import PooledDoFn
-from transforms.sidecars import digests_of, read_facts, write_part
+from transforms.sidecars import digests_of, read_facts, read_table, write_part
 from transforms.tagging import FateRules, FateTask, tag_task
 
 NAMES_SCHEMA = pa.schema([pa.field("document", pa.uint64()), pa.field("ancestor", pa.string())])
@@ -75,8 +74,7 @@ class FindNamed(PooledDoFn):
         self._folder = folder
 
     def work(self, element: bytes) -> Iterator[bytes]:
-        with files.open_input(self._names) as source:
-            wanted = pq.ParquetFile(source).read(use_threads=False)["ancestor"].combine_chunks()
+        wanted = read_table(self._names)["ancestor"].combine_chunks()
         task = FateTask.from_bytes(element)
         facts = read_facts(task.split, ["status", "digest", "doc_id"])
         readable = pa.array(facts["status"].to_numpy() == Status.OK)
@@ -98,8 +96,6 @@ class FindNamed(PooledDoFn):
 
 def read_parts(folder: str, reports: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """All parts of one kind, in the order of their splits."""
-    tables = []
-    for report in sorted(reports, key=lambda report: int(report["partition"])):
-        with files.open_input(files.join(folder, report["file"])) as source:
-            tables.append(pq.ParquetFile(source).read(use_threads=False))
+    in_order = sorted(reports, key=lambda report: int(report["partition"]))
+    tables = [read_table(files.join(folder, report["file"])) for report in in_order]
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -51,7 +51,7 @@ from transforms.sidecars import (
     fixed_rows,
     opener,
     read_facts,
-    read_fates,
+    read_table,
     write_part,
 )
 
@@ -180,7 +180,7 @@ class _SendDigests(PooledDoFn):
             said = read_facts(split, ["origin", "generator"])
             taking_part &= ~said_to_be_human(said["origin"], said["generator"])
         if task.fates is not None:
-            taking_part &= read_fates(task.fates, ["fate"])["fate"].to_numpy() == Fate.KEPT
+            taking_part &= read_table(task.fates, ["fate"])["fate"].to_numpy() == Fate.KEPT
         places = np.flatnonzero(taking_part)
         counters.advance("edges", facts.num_rows, split.weight)
         if len(places) == 0:

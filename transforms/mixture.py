@@ -29,7 +29,7 @@ from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
 from transforms.pool import PooledDoFn
-from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts, read_fates
+from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts, read_table
 
 _REPETITIVE = [
     *("source", "provenance", "generator", "language", "license", "shard"),
@@ -61,7 +61,7 @@ class MixTask:
         return cls(Split.from_bytes(fields["split"].encode()), fields["fates"])
 
     def read_fates(self, columns: list[str] | None = None) -> pa.Table:
-        return read_fates(self.fates, columns)
+        return read_table(self.fates, columns)
 
 
 @dataclass(frozen=True)

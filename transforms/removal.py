@@ -15,16 +15,13 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from transforms import files
 from transforms.batches import DedupTask, Origin, addresses, place_of, split_of, spread, unpack, unpack_all
 from transforms.exchange import Exchange, Packets, packet, received, send
 from transforms.kernels import dedup
 from transforms.kernels.schemas import Fate
 from transforms.pool import PooledDoFn, Tasks
-from transforms.sidecars import digest_words, digests_of, read_facts, read_fates
+from transforms.sidecars import digest_words, digests_of, read_facts, read_table
 from transforms.tagging import FateRules, SplitTask, tag_split
 
 VERDICTS, STANDS_FOR = b"V", b"R"
@@ -129,11 +126,6 @@ class _AskRanks(PooledDoFn):
         yield from send(split_of(documents), [place_of(documents), texts[row]], 1 + number, _WANTED)
 
 
-def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    with files.open_input(path) as source:
-        return pq.ParquetFile(source).read(columns=columns and list(columns), use_threads=False)
-
-
 def home_of(texts: npt.NDArray[np.uint64], partitions: int) -> npt.NDArray[np.uint64]:
     """The partition of each text."""
     return spread(texts) % np.uint64(partitions)
@@ -178,7 +170,7 @@ class _Rank(PooledDoFn):
         """Documents of an earlier index rank by what that index says they are; its priorities mean nothing here."""
         task = DedupTask.from_bytes(element)
         facts = read_facts(task.split, ["digest", "n_words"])
-        provenance = read_fates(str(task.fates), ["provenance"])["provenance"].to_numpy()[places]
+        provenance = read_table(str(task.fates), ["provenance"])["provenance"].to_numpy()[places]
         return [
             dedup.standing(
                 task.origin, _KEEP_CLASS[provenance], 0, dedup.log2_length(facts["n_words"].to_numpy()[places])

@@ -30,11 +30,10 @@ from transforms.removal import (
     EdgeFiles,
     RankDocuments,
     home_of,
-    read_table,
     send_stands_for,
     send_verdicts,
 )
-from transforms.sidecars import write_part
+from transforms.sidecars import read_table, write_part
 from transforms.tagging import FateRules
 
 ROUNDS = 12

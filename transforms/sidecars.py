@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -153,14 +153,14 @@ def digest_words(digests: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64]
     return words[:, 0], words[:, 1]
 
 
-def read_facts(split: Split, columns: list[str] | None = None) -> pa.Table:
-    with files.open_input(split.facts) as source:
-        return pq.ParquetFile(source).read(columns=columns, use_threads=False)
-
-
-def read_fates(path: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table of the index, whole or some columns of it."""
     with files.open_input(path) as source:
-        return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+        return pq.ParquetFile(source).read(columns=columns and list(columns), use_threads=False)
+
+
+def read_facts(split: Split, columns: Sequence[str] | None = None) -> pa.Table:
+    return read_table(split.facts, columns)
 
 
 def bad_file_facts(

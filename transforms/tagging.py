@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.batches import Split, place_of
@@ -22,7 +21,7 @@ from transforms.exchange import packet
 from transforms.kernels.detection import DetectorRule, judge
 from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, leaf_array, tag
 from transforms.kernels.schemas import ID_BYTES, Status, p_column, score_column
-from transforms.sidecars import digests_of, fixed_binary, read_facts
+from transforms.sidecars import digests_of, fixed_binary, read_facts, read_table
 
 _SPLIT = b"S"
 
@@ -133,8 +132,7 @@ def tag_task(task: FateTask, rules: FateRules) -> TaggedSplit:
 
 
 def _known_marks(path: str, size: int) -> KnownMarks:
-    with files.open_input(path) as source:
-        marks = pq.ParquetFile(source).read(use_threads=False)
+    marks = read_table(path)
     rows = np.full(size, -1, np.int64)
     rows[marks["place"].to_numpy()] = np.arange(marks.num_rows)
     at = pa.array(rows, mask=rows < 0)
@@ -143,8 +141,7 @@ def _known_marks(path: str, size: int) -> KnownMarks:
 
 def _named_ancestors(path: str, size: int) -> pa.StringArray:
     """The ancestor that each document names, where it descends from synthetic text."""
-    with files.open_input(path) as source:
-        found = pq.ParquetFile(source).read(use_threads=False)
+    found = read_table(path)
     rows = np.full(size, -1, np.int64)
     rows[place_of(found["document"].to_numpy())] = np.arange(found.num_rows)
     return found["ancestor"].combine_chunks().take(pa.array(rows, mask=rows < 0))
