@@ -83,9 +83,26 @@ KNOWN_SYNTHETIC = "known synthetic"
 """The name under which text known to be synthetic is read; no source of a config can have it."""
 
 
+REFERENCE = "held-out reference"
+"""The name under which held-out human text is read."""
+
+_ANCHORS = {KNOWN_SYNTHETIC: "evidence.known_synthetic", REFERENCE: "diversity.reference"}
+"""Config keys of text that documents are compared with, and that is never mixed."""
+
+
+def is_anchor(source: str) -> bool:
+    """Whether this is the name of no source of the config, but of text that its documents are compared with."""
+    return source in _ANCHORS
+
+
 def known_source(config: Config) -> Source:
     """The files of `evidence.known_synthetic`, read as a source is whose columns are recognised."""
     return Source(name=KNOWN_SYNTHETIC, files=config.evidence.known_synthetic)
+
+
+def reference_source(config: Config) -> Source:
+    """The files of `diversity.reference`, read in the same way."""
+    return Source(name=REFERENCE, files=config.diversity.reference)
 
 
 def find_known(config: Config) -> list[Shard]:
@@ -93,14 +110,19 @@ def find_known(config: Config) -> list[Shard]:
     return sorted(_source_shards(config, known_source(config)), key=lambda shard: shard.name)
 
 
+def find_reference(config: Config) -> list[Shard]:
+    """All shards of held-out human text, by name."""
+    return sorted(_source_shards(config, reference_source(config)), key=lambda shard: shard.name)
+
+
 def key_of(source: str) -> str:
     """The config key that names the files of a source."""
-    return "evidence.known_synthetic" if source == KNOWN_SYNTHETIC else f"sources.{source}.files"
+    return _ANCHORS.get(source) or f"sources.{source}.files"
 
 
 def missing_column(source: str, failure: str) -> str:
-    """What a column that a shard lacks means for a config; known text has no `columns` in which to name another."""
-    if source != KNOWN_SYNTHETIC:
+    """What a column that a shard lacks means for a config; anchors have no `columns` in which to name another."""
+    if not is_anchor(source):
         return f"sources.{source}.columns: {failure}"
     found = failure.rpartition(". Name ")[0] or failure
     return f"{key_of(source)}: {found}. Its columns are only recognised: give the one with the text such a name"
@@ -137,11 +159,7 @@ def _source_shards(config: Config, source: Source, detectors: str = "") -> list[
 
 
 def _if_empty(source: str) -> str:
-    return (
-        "leave the pattern out"
-        if source == KNOWN_SYNTHETIC
-        else f"set sources.{source}.optional: true if it may be empty"
-    )
+    return "leave the pattern out" if is_anchor(source) else f"set sources.{source}.optional: true if it may be empty"
 
 
 def _below(path: str, prefix: str) -> str:

@@ -14,7 +14,16 @@ import pyarrow as pa
 
 from pipeline import settings
 from pipeline.attest import load_private_key
-from pipeline.catalog import Shard, find_known, find_shards, key_of, known_source, missing_column
+from pipeline.catalog import (
+    Shard,
+    find_known,
+    find_reference,
+    find_shards,
+    key_of,
+    known_source,
+    missing_column,
+    reference_source,
+)
 from pipeline.config import Config, Source
 from pipeline.custody import ALTERED, UNLISTED, VERIFIED, Custody, altered_shards, load_custody
 from pipeline.data_cards import card_of
@@ -96,17 +105,21 @@ def check_config(config: Config) -> Outcome:
 
 
 def _compared_with(config: Config) -> tuple[dict[str, Any], list[str]]:
-    """Earlier indexes and text known to be synthetic: what documents will be held against, once all are read."""
+    """Earlier indexes, text known to be synthetic, held-out text: what documents will be held against, once all are
+    read."""
     earlier = load_earlier(config, Index(config.index), 0)
-    known = find_known(config)
-    _peeked(config, known_source(config), known, NO_DETECTORS)
-    size = sum(shard.size for shard in known)
     lines = [f"against {one.root}: {one.documents:,} documents, keep {one.keep}" for one in earlier]
-    lines += [f"known synthetic: {len(known):,} shards, {size:,} bytes"] if known else []
-    told = {
-        "against": [{"index": one.root, "documents": one.documents, "keep": one.keep} for one in earlier],
-        "known_synthetic": {"shards": len(known), "bytes": size},
+    told: dict[str, Any] = {
+        "against": [{"index": one.root, "documents": one.documents, "keep": one.keep} for one in earlier]
     }
+    for name, source, shards in (
+        ("known_synthetic", known_source(config), find_known(config)),
+        ("reference", reference_source(config), find_reference(config)),
+    ):
+        _peeked(config, source, shards, NO_DETECTORS)
+        size = sum(shard.size for shard in shards)
+        told[name] = {"shards": len(shards), "bytes": size}
+        lines += [f"{name.replace('_', ' ')}: {len(shards):,} shards, {size:,} bytes"] if shards else []
     return told, lines
 
 

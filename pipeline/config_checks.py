@@ -22,7 +22,6 @@ __all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
 NOT_YET = {
     "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
     "counts that the input holds",
-    "diversity.reference": "held-out text is not compared with yet; leave the key out",
     "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",
     "mix.weights": "files of learned weights are not read yet; leave the key out, and weigh by mix.sources",
     "mix.parent": "a mix does not build on an earlier one yet; leave the key out",

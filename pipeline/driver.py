@@ -298,8 +298,8 @@ def _write(
         scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
     )
     tasks = _mix_tasks(indexed)
-    splits = indexed.facts.tasks()
-    builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, transform, statistics))
+    splits, reference = indexed.facts.tasks(), indexed.reference.tasks()
+    builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, reference, transform, statistics))
     reports = [json.loads(part) for part in gathered(report)]
     builder.judge_unchanged(indexed.facts, reports)
     judge_layout(reports)
@@ -338,6 +338,7 @@ def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
         config.meaning_digest(),
         indexed.facts.input_digest,
         indexed.custody.key,
+        *([indexed.reference.input_digest] if indexed.reference.shards else []),
         *(f"{earlier.content}\0{earlier.keep}" for earlier in indexed.edges.earlier),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 
 from transforms.dedup import FindDuplicates
-from transforms.diversity import MeasureDiversity, ReadSplitStatistics, of_shard
+from transforms.diversity import MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
 from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
 from transforms.mixture import CountStrata, WriteMix
@@ -70,17 +70,17 @@ def totals(tasks: Sequence[bytes], transform: CountStrata) -> Define:
     return define
 
 
-def mix(tasks: Sequence[bytes], splits: Sequence[bytes], transform: WriteMix, diversity: str) -> Define:
-    """Write the mix, and measure what went in and what came out."""
+def mix(
+    tasks: Sequence[bytes], splits: Sequence[bytes], reference: Sequence[bytes], transform: WriteMix, diversity: str
+) -> Define:
+    """Write the mix, and measure what went in, what came out, and what was held out."""
 
     def define(pipeline: beam.Pipeline) -> None:
         written = pipeline | "Tasks" >> Tasks(tasks) | "WriteMix" >> transform
-        measure = ReadSplitStatistics(transform.settings.diversity)
-        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> measure
-        _ = (
-            (read, written | "ScopesOfShards" >> beam.FlatMap(of_shard).with_output_types(tuple[bytes, bytes]))
-            | "Statistics" >> beam.Flatten()
-            | "MeasureDiversity" >> MeasureDiversity(diversity)
-        )
+        params = transform.settings.diversity
+        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params)
+        held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
+        mixed = written | "ScopesOfShards" >> beam.FlatMap(of_shard).with_output_types(tuple[bytes, bytes])
+        _ = (read, held_out, mixed) | "Statistics" >> beam.Flatten() | "MeasureDiversity" >> MeasureDiversity(diversity)
 
     return define

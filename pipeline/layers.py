@@ -118,6 +118,7 @@ class Edges:
     known: Mapping[int, str]  # per split, where some of its documents are like text known to be synthetic
     counts: Mapping[str, int]
     earlier: tuple[EarlierIndex, ...]
+    reference: Facts  # held-out human text, its splits numbered after all others
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ class Indexed:
     custody: Custody
     warnings: tuple[str, ...]
 
+    @property
+    def reference(self) -> Facts:
+        """Held-out human text, read: its files, what each held, and beside their facts the accumulators."""
+        return self.edges.reference
+
 
 class IndexBuilder:
     """Brings an index up to date with a config, layer by layer; with `build` off, says what is stale instead."""
@@ -199,6 +205,7 @@ class IndexBuilder:
         # So is this, and edges need both only after hours of reading.
         load_earlier(self.config, self.index, 0)
         catalog.find_known(self.config)
+        catalog.find_reference(self.config)
         try:
             custody = load_custody(self.config)
         except CustodyFailed:
@@ -238,11 +245,19 @@ class IndexBuilder:
 
     def known(self, first_split: int) -> Facts:
         """Text known to be synthetic, its splits numbered from `first_split`."""
-        if not self.config.evidence.known_synthetic:
+        return self._anchor(catalog.find_known(self.config), first_split)
+
+    def reference(self, first_split: int) -> Facts:
+        """Held-out human text, its splits numbered from `first_split`."""
+        return self._anchor(catalog.find_reference(self.config), first_split)
+
+    def _anchor(self, shards: Sequence[Shard], first_split: int) -> Facts:
+        """Text that documents are compared with: read like theirs, and as whole as theirs has to be."""
+        if not shards:
             return Facts(())
-        known = self._facts_of(catalog.find_known(self.config), first_split, None)
-        judge_reading(self.config, known)
-        return known
+        read = self._facts_of(shards, first_split, None)
+        judge_reading(self.config, read)
+        return read
 
     def _facts_of(self, shards: Sequence[Shard], index: int, layer: str | None) -> Facts:
         """Facts of these shards, read where they are new; `layer` is what has been rebuilt then."""
@@ -379,8 +394,11 @@ class IndexBuilder:
     def edges(self, facts: Facts) -> Edges:
         earlier = load_earlier(self.config, self.index, len(facts.splits))
         known = self.known(len(facts.splits) + sum(len(index.tasks) for index in earlier))
+        before = len(facts.splits) + sum(len(index.tasks) for index in earlier) + len(known.splits)
+        reference = self.reference(before)
         edge_settings = json.dumps(self.config.edges_settings(), sort_keys=True)
-        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *(index.fates for index in earlier), known.key)
+        anchors = (*(index.fates for index in earlier), known.key, reference.key)
+        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *anchors)
         done = self.index.layer("edges", key)
         if done is None:
             if not self.build:
@@ -399,7 +417,7 @@ class IndexBuilder:
         for part in done["parts"]:
             counts[part["kind"]] += part["rows"]
         exact, seen, pairs = (tuple(named[kind]) for kind in ("exact", "seen", "pairs"))
-        return Edges(key, exact, seen, pairs, known_of, counts, earlier)
+        return Edges(key, exact, seen, pairs, known_of, counts, earlier, reference)
 
     def _find_edges(self, facts: Facts, earlier: Sequence[EarlierIndex], known: Facts, key: str) -> dict[str, Any]:
         from pipeline import graphs
@@ -583,7 +601,7 @@ def judge_reading(config: Config, facts: Facts) -> None:
 
 def _record(example: Mapping[str, Any]) -> str:
     source, row = example["source"], example["row"]
-    under = "evidence.known_synthetic: " if source == catalog.KNOWN_SYNTHETIC else f"{source}/"
+    under = f"{catalog.key_of(source)}: " if catalog.is_anchor(source) else f"{source}/"
     return f"{under}{example['shard']}" + ("" if row is None else f" row {row}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from pipeline.catalog import KNOWN_SYNTHETIC, known_source
+from pipeline.catalog import KNOWN_SYNTHETIC, is_anchor, known_source, reference_source
 from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from pipeline.detectors import NO_DETECTORS, Detectors
@@ -21,20 +21,20 @@ from transforms.sidecars import SourceSettings
 
 
 def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict[str, SourceSettings]:
-    """How each source is read, text known to be synthetic among them.
+    """How each source is read, text that documents are compared with among them.
 
     Detectors only where documents are scored: a watermark key is a secret.
     """
     return {
         source.name: SourceSettings(
-            columns=column_map(config, source, NO_DETECTORS if source.name == KNOWN_SYNTHETIC else detectors),
+            columns=column_map(config, source, NO_DETECTORS if is_anchor(source.name) else detectors),
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
-            detectors=() if source.name == KNOWN_SYNTHETIC else detectors.specs,
+            detectors=() if is_anchor(source.name) else detectors.specs,
             diversity=diversity.DiversityParams() if source.name == KNOWN_SYNTHETIC else diversity_params(config),
             batch_rows=whole_number("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS, "rows", least=1),
         )
-        for source in (*config.sources, known_source(config))
+        for source in (*config.sources, known_source(config), reference_source(config))
     }
 
 
@@ -64,8 +64,8 @@ def column_map(config: Config, source: Source, detectors: Detectors = NO_DETECTO
         date=_column(named.date),
         generator=_column(named.generator),
         label=None if isinstance(named.label, Auto) else named.label,
-        # Known text is compared, never counted: it need not have what documents have.
-        n_tokens=None if source.name == KNOWN_SYNTHETIC else config.tokens.column,
+        # Anchors are compared, never counted as tokens of a mix: they need not have what documents have.
+        n_tokens=None if is_anchor(source.name) else config.tokens.column,
         keep=tuple((kept.name, kept.path) for kept in source.keep),
         scores=tuple(spec.target for spec in detectors.specs if spec.is_column),
     )

@@ -52,7 +52,19 @@ def _by_shard(element: bytes) -> tuple[bytes, bytes]:
     return scope_key(split.source, split.shard), element
 
 
-class _AddUpShards(beam.DoFn):
+@dataclass
+class ReadReferenceStatistics(beam.PTransform):
+    """Splits of held-out text in; what they add to the scope `reference`, as a whole and by language, out."""
+
+    params: DiversityParams
+
+    def expand(self, splits: Any) -> Any:
+        return splits | "AddUpReference" >> beam.ParDo(_AddUpReference(self.params)).with_output_types(Scoped)
+
+
+class _AddUp(beam.DoFn):
+    """Holds scopes that splits add to, and passes them on when they are many, or the bundle ends."""
+
     def __init__(self, params: DiversityParams) -> None:
         self._params = params
         self._most_scopes = _MOST_HELD_BYTES // most_bytes(params)
@@ -60,6 +72,21 @@ class _AddUpShards(beam.DoFn):
     def start_bundle(self) -> None:
         self._held: dict[tuple[str, str], Accumulator] = {}
 
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for part in self._pass_on():
+            yield WindowedValue(part, window.max_timestamp(), [window])
+
+    def _hold(self, scope: str, name: str, part: Accumulator) -> None:
+        self._held.setdefault((scope, name), Accumulator.zero(self._params)).merge(part)
+
+    def _pass_on(self) -> Iterator[Scoped]:
+        held, self._held = self._held, {}
+        for (scope, name), part in held.items():
+            yield scope_key(scope, name), part.to_bytes()
+
+
+class _AddUpShards(_AddUp):
     def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
         key, splits = element
         source, shard = json.loads(key)
@@ -74,23 +101,25 @@ class _AddUpShards(beam.DoFn):
         if len(self._held) > self._most_scopes:
             yield from self._pass_on()
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        window = GlobalWindow()
-        for part in self._pass_on():
-            yield WindowedValue(part, window.max_timestamp(), [window])
-
-    def _hold(self, scope: str, name: str, part: Accumulator) -> None:
-        self._held.setdefault((scope, name), Accumulator.zero(self._params)).merge(part)
-
     def _pass_on(self) -> Iterator[Scoped]:
-        held, self._held = self._held, {}
         corpus = Accumulator.zero(self._params)
-        for (scope, name), part in held.items():
-            yield scope_key(scope, name), part.to_bytes()
-            if scope == "source":
-                corpus.merge(part)
-        if held:
+        sources = [part for (scope, _), part in self._held.items() if scope == "source"]
+        for part in sources:
+            corpus.merge(part)
+        yield from super()._pass_on()
+        if sources:
             yield scope_key("corpus", "all"), corpus.to_bytes()
+
+
+class _AddUpReference(_AddUp):
+    def process(self, element: bytes) -> Iterator[Scoped]:
+        split = Split.from_bytes(element)
+        for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
+            self._hold("reference", "all", part)
+            if language:
+                self._hold("reference", f"language:{language}", part)
+        if len(self._held) > self._most_scopes:
+            yield from self._pass_on()
 
 
 def of_shard(element: tuple[bytes, bytes]) -> Iterator[Scoped]:

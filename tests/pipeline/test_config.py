@@ -599,7 +599,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
-    "diversity.reference": "diversity.reference=[ref/*.csv]",
     "diversity.fail_if": "diversity.fail_if=[x]",
     "mix.weights": "mix.weights=w.json",
     "mix.parent": "mix.parent=old",
@@ -695,6 +694,7 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("dedup.against.keep", "dedup.against.0.keep=earlier", {EDGES, MEANING}),
     ("dedup.wipe_out", "dedup.wipe_out=0.5", {MEANING}),
     ("diversity.reference", "diversity.reference=[data/other/*.csv]", {EDGES}),
+    ("diversity.reference", "diversity.reference=", {EDGES, MEANING}),
     ("diversity.metrics", "diversity.metrics=core", {*FACTS, MEANING}),
     ("diversity.fail_if", "diversity.fail_if=[]", {MEANING}),
     ("mix.measure", "mix.measure=documents", {MEANING}),
