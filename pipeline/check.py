@@ -34,6 +34,7 @@ from pipeline.index import Index
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
+from pipeline.weights import learned_weights
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
 from transforms.kernels.columns import ColumnMap
@@ -69,6 +70,7 @@ _Digests = dict[tuple[str, str], str]
 def check_config(config: Config) -> Outcome:
     """Look at every source's first shard and at what is signed; the first thing that is wrong is the error."""
     _check_sign(config)
+    learned_weights(config)
     detectors = load_detectors(config)
     shards = find_shards(config)
     try:

@@ -23,11 +23,7 @@ NOT_YET = {
     "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
     "counts that the input holds",
     "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",
-    "mix.weights": "files of learned weights are not read yet; leave the key out, and weigh by mix.sources",
     "mix.parent": "a mix does not build on an earlier one yet; leave the key out",
-    "mix.temperature": "sources are not sampled by temperature yet; leave the key out, and weigh by mix.sources",
-    "mix.floors.otherwise": "groups are neither dropped nor exempted yet; leave the key out, so that they fail",
-    "mix.caps.otherwise": "groups are neither dropped nor exempted yet; leave the key out, so that they fail",
 }
 """Keys that are parsed and checked, but whose behaviour this release lacks: only their defaults are accepted."""
 

@@ -30,6 +30,7 @@ from pipeline.manifest import (
     SourceAccount,
     build_manifest,
     group_columns,
+    named_rules,
     write_manifest,
 )
 from pipeline.origins import Made, custody_manifests
@@ -43,9 +44,19 @@ from pipeline.verify_origins import CustodyCheck
 from transforms import files
 from transforms.batches import unpack
 from transforms.exchange import gathered
+from transforms.kernels import mixture as kernel
 from transforms.kernels.audit import ShardAudit, Totals
 from transforms.kernels.hashing import fingerprint
-from transforms.kernels.mixture import Cells, InfeasibleMixture, Plan, RuleOutcome, Stratum, floor_table, plan_mixture
+from transforms.kernels.mixture import (
+    Cells,
+    InfeasibleMixture,
+    MixtureParams,
+    Plan,
+    RuleOutcome,
+    Stratum,
+    floor_table,
+    plan_mixture,
+)
 from transforms.kernels.schemas import Provenance
 from transforms.mixture import Assignments, CountStrata, MixSettings, MixTask, WriteMix
 
@@ -88,10 +99,11 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
 
 
 def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
+    params = settings.mixture_params(config)
     builder = _builder(config, beam, quiet, build=False)
     with builder.working():
         indexed = builder.bring_up_to_date()
-        planned = make_plan(config, builder, indexed)
+        planned = make_plan(config, params, builder, indexed)
     table = floor_table(planned.strata, planned.cells, planned.plan.params, planned.floors)
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
     summary = planned.plan.summary()
@@ -151,7 +163,7 @@ class Planned:
         return sorted({Fraction(text) for text in _TABLE_FLOORS} | {self.plan.params.human_floor})
 
 
-def make_plan(config: Config, builder: IndexBuilder, indexed: Indexed) -> Planned:
+def make_plan(config: Config, params: MixtureParams, builder: IndexBuilder, indexed: Indexed) -> Planned:
     """Count what can be chosen, then plan; exit 3 when no mix holds the rules."""
     from pipeline import graphs
 
@@ -167,7 +179,7 @@ def make_plan(config: Config, builder: IndexBuilder, indexed: Indexed) -> Planne
     cells = Cells(number, *columns)
     strata = tuple(_stratum(key, draw.group_columns) for key in keys)
     try:
-        return Planned(plan_mixture(strata, cells, settings.mixture_params(config)), keys, strata, cells)
+        return Planned(plan_mixture(strata, cells, params), keys, strata, cells)
     except InfeasibleMixture as error:
         reasons = "".join(f"\n  {warning}" for warning in (*_dropped(config, indexed, cells), *indexed.warnings))
         raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
@@ -203,13 +215,14 @@ def _mix_tasks(indexed: Indexed) -> list[bytes]:
 
 def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str], build: bool) -> Outcome:
     started = time.time()
+    params = settings.mixture_params(config)
     standing = publish.published(config.output)
     if standing is None:
         publish.check_place(config.output)
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
-        planned = make_plan(config, builder, indexed)
+        planned = make_plan(config, params, builder, indexed)
         digest = _mix_digest(config, indexed, planned)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
@@ -388,6 +401,7 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         tokens={"counter": "words"} if config.tokens.column is None else {"column": config.tokens.column},
         size=None if config.mix.size == "max" else int(config.mix.size),
         epochs=dict(config.mix.epochs),
+        exempt=_let_off(planned),
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
         made=_made(planned),
@@ -402,6 +416,18 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
             *indexed.warnings,
         ],
     )
+
+
+def _let_off(planned: Planned) -> dict[str, list[str]]:
+    """Groups that cannot hold a rule with `otherwise: exempt`, by the rule's name in the manifest."""
+    params = planned.plan.params
+    names = named_rules(map(_claim, params.floors), map(_claim, params.caps))
+    let_off: dict[str, list[str]] = {}
+    for rule, (name, _, _) in zip((*params.floors, *params.caps), names, strict=True):
+        groups = sorted(group for of, group in planned.plan.exempt if of == rule)
+        if groups:
+            let_off[name] = groups
+    return let_off
 
 
 def _no_floor(config: Config) -> Iterator[str]:
@@ -429,7 +455,7 @@ def _grown(config: Config, audits: Sequence[ShardAudit]) -> Iterator[str]:
         )
 
 
-def _claim(rule: Rule) -> RuleClaim:
+def _claim(rule: Rule | kernel.Rule) -> RuleClaim:
     return RuleClaim(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
 
 

@@ -167,13 +167,19 @@ def decimal(numerator: int, denominator: int) -> str | None:
 
 
 def named_rules(floors: Iterable[RuleClaim], caps: Iterable[RuleClaim]) -> Iterator[tuple[str, RuleClaim, bool]]:
-    """Every rule under the name that `achieved` has for it, and whether it is a floor."""
+    """Every rule under the name that `achieved` and `exempt` have for it, and whether it is a floor.
+
+    The first rule of something has its plain name; a cap beside a floor, and an amount beside a share, say so.
+    """
     taken = set()
-    for rule in floors:
-        taken.add(rule.name)
-        yield rule.name, rule, True
-    for rule in caps:
-        yield f"{rule.name} (cap)" if rule.name in taken else rule.name, rule, False
+    for rules, floor in ((floors, True), (caps, False)):
+        for rule in rules:
+            kind = "share" if rule.amount is None else "amount"
+            names = [rule.name, f"{rule.name} ({kind})"] if floor else [rule.name]
+            names += [] if floor else [f"{rule.name} (cap)", f"{rule.name} (cap, {kind})"]
+            name = next(name for name in names if name not in taken)
+            taken.add(name)
+            yield name, rule, floor
 
 
 def group_columns(rules: Iterable[RuleClaim]) -> tuple[str, ...]:

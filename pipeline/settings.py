@@ -11,6 +11,7 @@ from pipeline.config import Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from pipeline.detectors import NO_DETECTORS, Detectors
 from pipeline.environment import whole_number
+from pipeline.weights import learned_weights
 from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import bands, columns, diversity, minhash, mixture
 from transforms.kernels.provenance import SourceRules
@@ -114,6 +115,7 @@ def group_column(name: str) -> str:
 
 
 def mixture_params(config: Config) -> mixture.MixtureParams:
+    """What the planner is asked for; raises where the file of learned weights cannot be used."""
     mix = config.mix
     return mixture.MixtureParams(
         measure=mix.measure,
@@ -121,6 +123,7 @@ def mixture_params(config: Config) -> mixture.MixtureParams:
         floors=tuple(map(_rule, mix.floors)),
         caps=tuple(map(_rule, mix.caps)),
         weights={name: portion.weight for name, portion in mix.sources.items()},
+        portions=learned_weights(config),
         max_shares={name: p.max_share for name, p in mix.sources.items() if p.max_share is not None},
         epochs=dict(mix.epochs),
         if_short=mix.if_short,

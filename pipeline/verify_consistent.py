@@ -26,6 +26,7 @@ from pipeline.manifest import (
     human_floor,
     input_digest,
     mix_measures,
+    named_rules,
     recounted,
 )
 from pipeline.origins import made_as, summarise
@@ -197,12 +198,15 @@ def _check_epochs(claimed: Claimed, audits: Sequence[ShardAudit]) -> Iterator[Fi
 
 def _check_rules(claimed: Claimed, audits: Sequence[ShardAudit], asked: Sequence[RuleClaim]) -> Iterator[Finding]:
     measures = mix_measures(audits)
-    for rules, floor in ((claimed.floors, True), (asked, True), (claimed.caps, False)):
-        for rule in filter(lambda rule: rule.recountable, rules):
-            for standing in evaluate(rule, measures, claimed.group_by):
-                let_off = standing.group in claimed.exempt.get(rule.name, ())
-                if not let_off and not rule.holds(standing.numerator, standing.denominator, floor=floor):
-                    yield _broken(rule, standing, floor)
+    held = list(named_rules(claimed.floors, claimed.caps))
+    for name, rule, floor in (*held, *(("", rule, True) for rule in asked)):
+        let_off = claimed.exempt.get(name, ())
+        if let_off and rule.otherwise != "exempt":
+            yield _finding("exempt_unasked", f"{name}: otherwise is {rule.otherwise}, so no group is let off", let_off)
+        for standing in evaluate(rule, measures, claimed.group_by) if rule.recountable else ():
+            excused = standing.group in let_off
+            if not excused and not rule.holds(standing.numerator, standing.denominator, floor=floor):
+                yield _broken(rule, standing, floor)
     total = sum_totals(total for audit in audits for total in audit.totals.values()).measured(claimed.measure)
     if claimed.size is not None and total > claimed.size:
         yield _finding("size_exceeded", f"at most {claimed.size} {claimed.measure}", total)

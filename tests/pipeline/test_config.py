@@ -600,11 +600,7 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
     "diversity.fail_if": "diversity.fail_if=[x]",
-    "mix.weights": "mix.weights=w.json",
     "mix.parent": "mix.parent=old",
-    "mix.temperature": "mix.temperature=0.5",
-    "mix.floors.otherwise": "mix.floors=[{of: human, share: 0.1, by: source, otherwise: drop}]",
-    "mix.caps.otherwise": "mix.caps=[{of: human, share: 0.1, by: source, otherwise: exempt}]",
 }
 
 

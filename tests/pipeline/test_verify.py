@@ -474,6 +474,9 @@ def test_rules_by_group_are_recounted(tmp_path: Path) -> None:
     assert all("language" in finding.expected for finding in verification.findings)
     mix.changes["exempt"] = {"human_verified by language": ["de", "en"]}
     mix.seal()
+    assert kinds(verify(mix)) == {"exempt_unasked"}, "a rule lets off only where it was asked to"
+    mix.floors[1] = RuleClaim("human_verified", Fraction(2, 3), by="language", otherwise="exempt")
+    mix.seal()
     verification = verify(mix)
     assert verification.passed
     assert any("let off de, en" in line for line in verification.not_checked)

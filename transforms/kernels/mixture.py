@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -106,6 +107,7 @@ class Plan:
     shards: ShardTotals
     digest: str
     notes: tuple[str, ...]
+    exempt: tuple[tuple[Rule, str], ...] = ()  # groups that a rule with `otherwise: exempt` lets off
 
     @property
     def n_shards(self) -> int:
@@ -191,13 +193,10 @@ class _Supply:
             if sum(steps.capacity) > INT64_MAX:
                 raise ValueError(f"the {name} of all strata and epochs add up to more than {INT64_MAX}")
         self.copies = copies
-        # Weight multiplies what is available; a temperature above 1 lifts small strata, one below 1 sinks them.
-        exponent = float(1 / params.temperature)
+        once = [capacity // times for capacity, times in zip(self.steps.capacity, copies, strict=True)]
+        pulls = source_pulls(params, [s.source for s in self.strata], once)
         self.ratios: Floats = np.array(
-            [
-                float(params.weights.get(s.source, Fraction(1))) * float(capacity // times) ** exponent
-                for s, capacity, times in zip(self.strata, self.steps.capacity, copies, strict=True)
-            ]
+            [pulls[s.source] * float(amount) for s, amount in zip(self.strata, once, strict=True)]
         )
 
     def cells_of(self, stratum: int) -> int:
@@ -209,6 +208,25 @@ class _Supply:
             tokens=self.steps_of["tokens"].total(stratum, steps),
             bytes=self.steps_of["bytes"].total(stratum, steps),
         )
+
+
+def source_pulls(params: MixtureParams, sources: Sequence[str], available: Sequence[int]) -> dict[str, float]:
+    """What multiplies the strata of each source, so that sources stand as temperature and learned shares ask.
+
+    Inside a source strata stay in proportion, so the answer does not depend on what else rules tell apart. The
+    powers are computed in decimals, which come out alike on every machine.
+    """
+    totals: dict[str, int] = {}
+    for source, amount in zip(sources, available, strict=True):
+        totals[source] = totals.get(source, 0) + amount
+    exponent = Decimal(params.temperature.denominator) / Decimal(params.temperature.numerator)
+    pulls = {}
+    for source, total in totals.items():
+        base = Fraction(total) if params.portions is None else params.portions.get(source, Fraction(0))
+        exact = Decimal(base.numerator) / Decimal(base.denominator)
+        bent = exact if exponent == 1 or not exact else exact**exponent
+        pulls[source] = float(params.weights.get(source, Fraction(1))) * float(bent / (total or 1))
+    return pulls
 
 
 def _check(strata: Sequence[Stratum], cells: Cells) -> None:
@@ -387,6 +405,7 @@ def plan_mixture(strata: Sequence[Stratum], cells: Cells, params: MixtureParams)
         shards=shards,
         digest=digest_of(params, supply.strata, supply.stratum[cell], supply.bucket[cell], copy, shard, shards),
         notes=(*planner.demand.notes, *shrunk, *notes),
+        exempt=planner.demand.exempt,
     )
 
 

@@ -148,7 +148,8 @@ class MixtureParams:
     size: int | None = None  # never exceeded; None takes all that the rules allow
     floors: tuple[Rule, ...] = ()
     caps: tuple[Rule, ...] = ()
-    weights: Mapping[str, Fraction] = field(default_factory=dict)  # per source
+    weights: Mapping[str, Fraction] = field(default_factory=dict)  # per source; multiplies what is available
+    portions: Mapping[str, Fraction] | None = None  # per source: its share before rules, in place of what is available
     max_shares: Mapping[str, Fraction] = field(default_factory=dict)  # per source
     epochs: Mapping[str, int] = field(default_factory=dict)  # per provenance
     if_short: str = "fail"
@@ -178,7 +179,7 @@ class MixtureParams:
                 raise ValueError(f"{name} is {number}; the least is 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it lies above 0")
-        for source, weight in self.weights.items():
+        for source, weight in (*self.weights.items(), *(self.portions or {}).items()):
             if weight < 0:
                 raise ValueError(f"the weight of {source} is {weight}; the least is 0, which leaves the source out")
         for label in self.epochs:
@@ -191,13 +192,18 @@ class MixtureParams:
         shares = (r.share for r in self.floors if r.of == VERIFIED and r.by is None and r.share is not None)
         return max(shares, default=Fraction(0))
 
+    def pull(self, source: str) -> Fraction:
+        """What multiplies a source's part of the mix before rules; 0 leaves it out."""
+        portion = Fraction(1) if self.portions is None else self.portions.get(source, Fraction(0))
+        return self.weights.get(source, Fraction(1)) * portion
+
     def canonical(self) -> str:
         """Equal for settings of equal meaning; part of a plan's digest."""
         plain: dict[str, Any] = dict(vars(self))
         for rules in ("floors", "caps"):
             plain[rules] = [[r.of, str(r.share), r.amount, r.by, r.otherwise] for r in plain[rules]]
-        for shares in ("weights", "max_shares"):
-            plain[shares] = {name: str(share) for name, share in plain[shares].items()}
+        for shares in ("weights", "max_shares", "portions"):
+            plain[shares] = plain[shares] and {name: str(share) for name, share in plain[shares].items()}
         plain["epochs"] = dict(self.epochs)
         plain["temperature"] = str(self.temperature)
         return json.dumps(plain, sort_keys=True)
@@ -226,6 +232,7 @@ class Demand(NamedTuple):
     constraints: tuple[Constraint, ...]
     allowed: Bools
     notes: tuple[str, ...]
+    exempt: tuple[tuple[Rule, str], ...]  # groups that a rule lets off
 
 
 def constrain(kind: str, rule: Rule, group: str | None, of: Bools, base: Bools) -> Constraint:
@@ -255,13 +262,14 @@ def demand(strata: Sequence[Stratum], capacity: Sequence[int], params: MixturePa
     """Turn rules into constraints; `capacity` is the most of each stratum that epochs allow."""
     count = len(strata)
     everything = np.ones(count, np.bool_)
-    allowed = np.array([params.weights.get(s.source, 1) > 0 for s in strata], np.bool_).reshape(count)
+    allowed = np.array([params.pull(s.source) > 0 for s in strata], np.bool_).reshape(count)
     rules = [("floor", rule) for rule in params.floors] + [("cap", rule) for rule in params.caps]
     rules += [("cap", Rule(f"source:{name}", share)) for name, share in sorted(params.max_shares.items())]
     if params.size is not None:
         rules.append(("size", Rule(EVERYTHING, amount=params.size)))
     constraints: list[Constraint] = []
     notes: list[str] = []
+    exempt: list[tuple[Rule, str]] = []
     for kind, rule in rules:
         for group, of, base in _groups(rule, strata, everything):
             constraint = constrain(kind, rule, group, of, base)
@@ -270,6 +278,7 @@ def demand(strata: Sequence[Stratum], capacity: Sequence[int], params: MixturePa
                 present = sum(capacity[s] for s in np.flatnonzero(base & allowed).tolist())
                 if rule.otherwise == "exempt":
                     notes.append(f"{constraint.name}: exempt, only {reach} {params.measure} of {rule.of} there")
+                    exempt.append((rule, group))
                     continue
                 if rule.otherwise == "drop":
                     allowed &= ~(base if rule.by != "generator" else of)
@@ -286,7 +295,7 @@ def demand(strata: Sequence[Stratum], capacity: Sequence[int], params: MixturePa
                     )
             allowed &= ~_shut_out(constraint)
             constraints.append(constraint)
-    return Demand(tuple(constraints), allowed, tuple(notes))
+    return Demand(tuple(constraints), allowed, tuple(notes), tuple(exempt))
 
 
 def _shut_out(constraint: Constraint) -> Bools:

@@ -1,0 +1,136 @@
+"""Rules and proportions through the command line: what a config asks is what the published mix holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from corpus import minimal_config, write_corpus
+from runs import PublishedMix, Told, anchormix
+
+from pipeline.config import load_config
+from pipeline.errors import UsageError
+from pipeline.weights import learned_weights
+
+
+class Project:
+    def __init__(self, folder: Path) -> None:
+        write_corpus(folder, seed=3, verified=40, believed=30, unknown=120, synthetic=30, exact=0, near=0)
+        self.folder, self.config = folder, minimal_config(folder)
+
+    def run(self, command: str, name: str, **mix: Any) -> Told:
+        config = yaml.safe_load(self.config.read_text())
+        config["mix"] |= mix
+        config["output"] = f"out/{name}"
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return anchormix(command, path)
+
+    def mix(self, name: str, **mix: Any) -> PublishedMix:
+        told = self.run("run", name, **mix)
+        assert told.exit == 0, told.stderr
+        return PublishedMix(self.folder / "out" / name)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("rules"))
+
+
+def tokens_by(mix: PublishedMix, column: str) -> Counter[Any]:
+    found: Counter[Any] = Counter()
+    for row in mix.rows:
+        found[row[column]] += row["n_tokens"]
+    return found
+
+
+def floors(otherwise: str) -> list[dict[str, Any]]:
+    """No language but those of the press has verified text; every source but the press has none at all."""
+    return [
+        {"of": "human_verified", "share": 0.2},
+        {"of": "human_verified", "share": 0.1, "by": "source", "otherwise": otherwise},
+    ]
+
+
+def test_a_group_that_cannot_hold_its_floor_fails_is_left_out_or_is_let_off(project: Project) -> None:
+    failed = project.run("run", "failed", floors=floors("fail"))
+    assert failed.exit == 3
+    assert "otherwise: drop" in failed.message
+    dropped = project.mix("dropped", floors=floors("drop"))
+    assert set(tokens_by(dropped, "source")) == {"press"}
+    assert any("in source web" in note and "left out" in note for note in dropped.manifest["notes"])
+    assert dropped.manifest["sources"]["web"]["dropped"]["not_selected"] > 0
+    exempt = project.mix("exempt", floors=floors("exempt"))
+    assert set(tokens_by(exempt, "source")) == {"press", "web", "letters", "bot"}
+    assert exempt.manifest["exempt"] == {"human_verified by source": ["bot", "letters", "web"]}
+    told = anchormix("verify", exempt.folder)
+    assert told.exit == 0
+    assert any("let off" in line for line in told.line["not_checked"])
+
+
+def test_a_share_and_an_amount_of_the_same_text_both_hold_and_are_both_told(project: Project) -> None:
+    rules = [{"of": "human_verified", "share": 0.3}, {"of": "human_verified", "amount": 500}]
+    mix = project.mix("both", floors=rules)
+    achieved = mix.manifest["achieved"]
+    assert set(achieved) == {"human_verified", "human_verified (amount)"}
+    assert achieved["human_verified (amount)"]["overall"]["numerator"] >= 500
+
+
+def test_learned_weights_decide_how_a_size_is_divided(project: Project) -> None:
+    wanted = {"press": 0.4, "letters": 0.3, "web": 0.2, "bot": 0.1}
+    (project.folder / "weights.json").write_text(json.dumps(wanted))
+    mix = project.mix("learned", floors={"human_verified": 0.1}, size=900, weights="weights.json")
+    found = tokens_by(mix, "source")
+    total = found.total()
+    for source, share in wanted.items():
+        assert found[source] / total == pytest.approx(share, abs=0.12)
+    assert project.run("check", "learned", weights="weights.json").exit == 0
+
+
+def test_a_temperature_lifts_small_sources(project: Project) -> None:
+    def spread(name: str, temperature: float) -> float:
+        mix = project.mix(name, floors={"human_verified": 0}, size=1500, temperature=temperature)
+        found = tokens_by(mix, "source")
+        return max(found.values()) / found.total() - min(found.values()) / found.total()
+
+    assert spread("warm", 100) < 0.6 * spread("plain", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"press": 1, "letters": 1, "web": 1}', "no weight for bot"),
+        ('{"press": 1, "letters": 1, "web": 1, "bot": 1, "pres": 2}', 'did you mean "press"'),
+        ('{"press": 0, "letters": 0, "web": 0, "bot": 0}', "every weight is 0"),
+        ('{"press": -1, "letters": 1, "web": 1, "bot": 1}', '"press" is -1'),
+        ('{"press": "1", "letters": 1, "web": 1, "bot": 1}', '"press" is "1"'),
+        ('{"press": true, "letters": 1, "web": 1, "bot": 1}', '"press" is true'),
+        ('{"press": NaN, "letters": 1, "web": 1, "bot": 1}', "NaN is no weight"),
+        ('{"press": 1e999999999, "letters": 1, "web": 1, "bot": 1}', '"press" is'),
+        ('{"press": 1e-31, "letters": 1, "web": 1, "bot": 1}', '"press" is'),
+        ('{"press": 1, "press": 2}', '"press" stands twice'),
+        ("[1, 2]", "it holds a list"),
+        ("press: 1", "not JSON"),
+        (None, "cannot be read"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_diagnosed(project: Project, content: str | None, says: str) -> None:
+    path = project.folder / "bad.json"
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=r"mix\.weights") as caught:
+        learned_weights(load_config(project.config, ["mix.weights=bad.json"], {}))
+    assert says in caught.value.message
+    assert '{"press": 0.3, "web": 0.7}' in caught.value.message
+
+
+def test_weights_are_exact(project: Project) -> None:
+    (project.folder / "exact.json").write_text('{"press": 0.1, "letters": 3e-7, "web": 2, "bot": 0}')
+    found = learned_weights(load_config(project.config, ["mix.weights=exact.json"], {}))
+    assert found == {"press": Fraction(1, 10), "letters": Fraction(3, 10**7), "web": 2, "bot": 0}
