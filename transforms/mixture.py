@@ -510,6 +510,9 @@ class ShardDiversity:
     def add(self, rows: pa.Table) -> None:
         texts = rows["text"].combine_chunks()
         words = split_words(texts)
+        languages = rows["language"].combine_chunks().fill_null("").dictionary_encode()
+        names = np.array(list(map(diversity.language_key, languages.dictionary.to_pylist())), np.uint64)
+        keys = names[languages.indices.to_numpy()]
         codes, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
         order, runs = groups(codes)
         for code, start, end in runs:
@@ -517,7 +520,7 @@ class ShardDiversity:
             key = provenance, generator or ""
             if key not in self.parts:
                 self.parts[key] = diversity.Accumulator.zero(self._params)
-            self.parts[key].add(words, order[start:end], texts)
+            self.parts[key].add(words, order[start:end], texts, keys)
 
 
 DROPPED_SCHEMA = pa.schema(

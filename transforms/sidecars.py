@@ -219,10 +219,12 @@ class SplitDiversity:
     def add(self, documents: pa.Array, words: text.Words, readable: npt.NDArray[np.bool_], language: pa.Array) -> None:
         languages = language.fill_null("").dictionary_encode()
         names = languages.dictionary.to_pylist()
+        codes = languages.indices.to_numpy()
+        keys = np.array(list(map(diversity.language_key, names)), np.uint64)[codes]
         places = np.flatnonzero(readable)
-        order, runs = groups(languages.indices.to_numpy()[places])
+        order, runs = groups(codes[places])
         for code, start, end in runs:
-            self._of(names[code]).add(words, places[order[start:end]], documents)
+            self._of(names[code]).add(words, places[order[start:end]], documents, keys)
 
     def _of(self, language: str) -> diversity.Accumulator:
         if language not in self.parts:

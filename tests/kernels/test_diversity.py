@@ -20,7 +20,7 @@ from scipy.special import zeta
 from transforms.kernels.diversity import Accumulator, DiversityParams, Metric
 from transforms.kernels.text import Words, split_words
 
-TINY = DiversityParams(words=8, ngrams=4, bins=4)
+TINY = DiversityParams(words=8, ngrams=4, bins=4, sample=16)
 """So small that a handful of words truncates every table."""
 
 unhurried = settings(deadline=None)  # the first example may wait for a compiler

@@ -128,5 +128,5 @@ def test_a_column_of_names_does_not_cost_an_accumulator_each() -> None:
         texts = pa.array([f"text number {number}" for number in range(400)])
         names = pa.array([f"name-{number}" for number in range(400)])
         statistics.add(texts, split_words(texts), pa.array([True] * 400).to_numpy(zero_copy_only=False), names)
-        assert len(statistics.parts) == (93 if params.full else 257)
+        assert len(statistics.parts) == (87 if params.full else 225)
         assert statistics.parts[SplitDiversity.OTHERS]._lengths.documents == 400 - len(statistics.parts) + 1

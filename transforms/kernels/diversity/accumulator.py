@@ -14,6 +14,7 @@ from transforms.kernels.diversity.lengths import Lengths
 from transforms.kernels.diversity.lexical import Lexical
 from transforms.kernels.diversity.metric import Documents, Metric, Monoid
 from transforms.kernels.diversity.params import DiversityParams
+from transforms.kernels.diversity.sample import Sample, most_sample_bytes
 from transforms.kernels.diversity.similarity import SIMILARITY_BYTES, Similarity
 from transforms.kernels.diversity.table import BIN_ROWS
 from transforms.kernels.diversity.texts import MOST_TEXT_BYTES, Texts
@@ -23,6 +24,7 @@ __all__ = ["Accumulator", "most_bytes"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+UInts = npt.NDArray[np.uint64]
 
 
 class Accumulator:
@@ -36,7 +38,8 @@ class Accumulator:
     def __init__(self, params: DiversityParams | None = None) -> None:
         self.params = params or DiversityParams()
         self._lengths, self._frequencies = Lengths(), Frequencies(self.params)
-        self._parts: list[Monoid] = [self._lengths, self._frequencies]
+        self.sample = Sample(self.params.sample)
+        self._parts: list[Monoid] = [self._lengths, self._frequencies, self.sample]
         if self.params.full:
             self._parts += [Lexical(), Similarity(), Texts(self.params.texts)]
 
@@ -44,11 +47,18 @@ class Accumulator:
     def zero(cls, params: DiversityParams | None = None) -> Accumulator:
         return cls(params)
 
-    def add(self, words: Words, select: Bools | Ints | None = None, texts: pa.Array | None = None) -> None:
+    def add(
+        self,
+        words: Words,
+        select: Bools | Ints | None = None,
+        texts: pa.Array | None = None,
+        languages: UInts | None = None,
+    ) -> None:
         """Count the documents, or those that `select` marks or numbers. N-grams do not cross documents.
 
         Numbers cost time for the numbered documents only: the way to share out one batch to many accumulators. The
-        full metrics need the `texts` that the words were split from, too.
+        full metrics need the `texts` that the words were split from, too. `languages` has the `language_key` of each
+        document of the batch; left out, none says its language.
         """
         n_documents = len(words.offsets) - 1
         if self.params.full and (texts is None or len(texts) != n_documents):
@@ -56,7 +66,7 @@ class Accumulator:
                 f"the full metrics need the texts of all {n_documents} documents, got "
                 f"{'none' if texts is None else len(texts)}: pass what the words were split from."
             )
-        documents = Documents(words, _chosen(select, n_documents), texts)
+        documents = Documents(words, _chosen(select, n_documents), texts, languages)
         for part in self._parts:
             part.add(documents)
 
@@ -88,14 +98,15 @@ class Accumulator:
 
     def to_bytes(self) -> bytes:
         """The content in its one encoding: equal content, equal bytes."""
-        sizes = self.params.words, self.params.ngrams, self.params.bins, self.params.texts, self.params.full
+        p = self.params
+        sizes = p.words, p.ngrams, p.bins, p.sample, p.texts, p.full
         return encode_columns([np.array(sizes, np.int64), *(c for part in self._parts for c in part.columns())])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Accumulator:
         columns = Columns(data)
-        words, ngrams, bins, texts, full = columns.take().tolist()
-        accumulator = cls(DiversityParams(words, ngrams, bins, texts, bool(full)))
+        words, ngrams, bins, sample, texts, full = columns.take().tolist()
+        accumulator = cls(DiversityParams(words, ngrams, bins, sample, texts, bool(full)))
         for part in accumulator._parts:
             part.read(columns)
         return accumulator
@@ -130,4 +141,4 @@ def most_bytes(params: DiversityParams) -> int:
     slots = 2 * 16 * (params.words + 3 * params.ngrams)  # at most two for each hash, of the hash and its count
     bins = 8 * BIN_ROWS * params.bins
     full = 3 * bins + SIMILARITY_BYTES + params.texts + MOST_TEXT_BYTES
-    return slots + bins + full * params.full
+    return slots + bins + most_sample_bytes(params.sample) + full * params.full

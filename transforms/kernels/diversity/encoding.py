@@ -10,7 +10,7 @@ import xxhash
 
 __all__ = ["Columns", "encode_columns", "unzigzag", "zigzag"]
 
-MAGIC = b"DIV3"
+MAGIC = b"DIV4"
 CHECKSUM_BYTES = 8
 
 Column = npt.NDArray[Any]

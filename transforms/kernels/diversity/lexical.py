@@ -40,7 +40,7 @@ class Lexical:
         longest = min(MOST_WORDS, int(documents.lengths().max(initial=0)))
         slots = np.zeros((2 << longest.bit_length(), 2), np.uint64)
         places = np.empty(longest, np.int64), np.empty(longest, np.int64)
-        words, numbers, _ = documents
+        words, numbers = documents.words, documents.numbers
         _read_documents(words.hashes, words.offsets, numbers, slots, *places, self._sums)
 
     def merge(self, other: Lexical) -> None:

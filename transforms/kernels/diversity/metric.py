@@ -27,12 +27,13 @@ class Metric(NamedTuple):
 
 
 class Documents(NamedTuple):
-    """What is added: the words of a batch, the numbers of those of its documents that count, and for the full metrics
-    the texts of the batch."""
+    """What is added: the words of a batch, the numbers of those of its documents that count, for the full metrics
+    the texts of the batch, and the `language_key` of each text where it is known."""
 
     words: Words
     numbers: npt.NDArray[np.int64]
     texts: pa.Array | None = None
+    languages: npt.NDArray[np.uint64] | None = None
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """In words."""

@@ -52,7 +52,7 @@ class Similarity:
         self._sums: npt.NDArray[Any] = np.zeros(0, np.int64)  # until there are documents
 
     def add(self, documents: Documents) -> None:
-        words, numbers, _ = documents
+        words, numbers = documents.words, documents.numbers
         for start in range(0, len(numbers), self._most):
             some = numbers[start : start + self._most]
             sums = np.zeros(_PRODUCTS, np.int64)

@@ -28,6 +28,7 @@ __all__ = [
     "COUNT",
     "KEY",
     "LEVEL",
+    "Bools",
     "Floats",
     "Ints",
     "Table",
@@ -40,6 +41,7 @@ __all__ = [
 UInts = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 FIRST_CAPACITY = 16
 

@@ -12,13 +12,13 @@ import zlib
 
 import numpy as np
 import pyarrow as pa
-from numba import njit, uint64
 
 from transforms.kernels.diversity.encoding import Column, Columns
 from transforms.kernels.diversity.frequencies import ngram_hashes
+from transforms.kernels.diversity.keys import document_keys
 from transforms.kernels.diversity.metric import Documents, Metric, rounded
 from transforms.kernels.diversity.table import Ints, UInts
-from transforms.kernels.hashing import byte_spans, mix64
+from transforms.kernels.hashing import byte_spans
 from transforms.kernels.text import Words, split_words
 
 __all__ = ["BLOCK_BYTES", "MOST_TEXTS", "MOST_TEXT_BYTES", "Texts"]
@@ -53,8 +53,7 @@ class Texts:
         starts, stops = starts[numbers], stops[numbers]
         self.documents += len(numbers)
         self._bytes += int((stops - starts).sum())
-        keys = np.empty(len(numbers), np.uint64)
-        _make_keys(words.hashes, words.offsets, numbers, keys)
+        keys = document_keys(words, numbers)
         places = self._eligible(keys, stops - starts)
         view = data.data
         spans = zip(keys[places].tolist(), starts[places].tolist(), stops[places].tolist(), strict=True)
@@ -179,14 +178,3 @@ def _distinct_ngrams(words: Words, size: int) -> tuple[Ints, Ints]:
     is_first = is_new.copy()
     is_first[1:] |= documents[1:] != documents[:-1]
     return documents[is_first], numbers[is_first]
-
-
-@njit(nogil=True, cache=True, _nrt=False)
-def _make_keys(words: UInts, offsets: Ints, documents: Ints, keys: UInts) -> None:
-    """A sum of hashes, because it is fast; texts of the same words have the same key, and are told apart as texts."""
-    for index in range(documents.shape[0]):
-        start, end = offsets[documents[index]], offsets[documents[index] + 1]
-        total = uint64(end - start)
-        for at in range(start, end):
-            total += words[at]
-        keys[index] = mix64(total)
