@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf
 from pipeline.config_checks import NOT_YET, check_config, refuse_later_keys
 from pipeline.config_detectors import DetectorEntry
+from pipeline.config_gates import Gate
 from pipeline.config_guards import (
     Against,
     Dedup,
@@ -65,6 +66,7 @@ __all__ = [
     "Diversity",
     "Evidence",
     "Exclusion",
+    "Gate",
     "Join",
     "Kept",
     "Messages",

@@ -46,10 +46,13 @@ class Or(Kind):
 
 
 class ListOf(Kind):
-    """A list. With `single`, one value stands for a list of one; without `ordered`, order has no meaning."""
+    """A list. With `single`, one value stands for a list of one; without `ordered`, order has no meaning; without
+    `titled`, a key `name` of its items says something else than how an item is called."""
 
-    def __init__(self, item: Kind, least: int = 0, single: bool = False, ordered: bool = False) -> None:
-        self.item, self.least, self.single, self.ordered = item, least, single, ordered
+    def __init__(
+        self, item: Kind, least: int = 0, single: bool = False, ordered: bool = False, titled: bool = True
+    ) -> None:
+        self.item, self.least, self.single, self.ordered, self.titled = item, least, single, ordered, titled
         self.valid = f"{item.valid}, or a list of such" if single else f"a list, each item {item.valid}"
 
     def parse(self, raw: Raw, at: At) -> tuple[Any, ...]:
@@ -61,9 +64,8 @@ class ListOf(Kind):
             at.fail("bad_value", f"the list is empty; valid is {self.valid}", raw)
         return tuple(self.item.parse(value, self._below(at, place, value)) for place, value in enumerate(raw))
 
-    @staticmethod
-    def _below(at: At, place: int, value: Raw) -> At:
-        name = value.get("name") if isinstance(value, dict) else None
+    def _below(self, at: At, place: int, value: Raw) -> At:
+        name = value.get("name") if self.titled and isinstance(value, dict) else None
         return at.item(place, name) if isinstance(name, str) and name else at / place
 
     def schema(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config_gates import check_gates
 from pipeline.config_kinds import is_url, nearest
 from pipeline.config_rules import Rule
 from pipeline.config_yaml import At
@@ -22,7 +23,6 @@ __all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
 NOT_YET = {
     "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
     "counts that the input holds",
-    "diversity.fail_if": "gates on metrics are not judged yet; leave the key out, and read diversity.parquet",
     "mix.parent": "a mix does not build on an earlier one yet; leave the key out",
 }
 """Keys that are parsed and checked, but whose behaviour this release lacks: only their defaults are accepted."""
@@ -69,6 +69,13 @@ def check_config(config: Config, at: At) -> None:
     for rules in ("floors", "caps"):
         for place, rule in enumerate(getattr(config.mix, rules)):
             _check_rule(config, rule, place, at / "mix" / rules, sources)
+    check_gates(
+        config.diversity.fail_if,
+        config.diversity.metrics == "full",
+        bool(config.diversity.reference),
+        sources,
+        at / "diversity" / "fail_if",
+    )
     _check_revoked(config, at / "trust" / "revoked")
     _check_as_of(config, at)
     _check_bands(config, at / "dedup" / "permutations")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pipeline.config_blocks import Block, Key, ListOf
 from pipeline.config_detectors import DetectorEntry, DetectorKind
+from pipeline.config_gates import Gate
 from pipeline.config_kinds import Choice, Day, Flag, GlobOf, PathTo, Text
 from pipeline.config_numbers import Share, Whole
 from pipeline.config_sources import FIELD_PATH, METHODS, NAME, Source
@@ -158,7 +159,10 @@ class Dedup:
 class Diversity:
     reference: Annotated[tuple[str, ...], Key(PATHS, "held-out human text; never mixed")] = ()
     metrics: Annotated[str, Key(Choice("core", "full"), "which metrics are measured")] = "core"
-    fail_if: Annotated[tuple[str, ...], Key(ListOf(Text("a condition on a metric")), "gates on metrics")] = ()
+    fail_if: Annotated[
+        tuple[Gate, ...],
+        Key(ListOf(Block(Gate), titled=False), "bounds on metrics; a run beyond one of them publishes nothing"),
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config_kinds import Kind, or_variable
 from pipeline.config_yaml import At, Number, Raw, parse_number
 
-__all__ = ["Amount", "Share", "Weight", "Whole"]
+__all__ = ["Amount", "Share", "Weight", "Whole", "decimal_of"]
 
 LARGEST = 2**63 - 1
 """Amounts and seeds are stored as 64-bit integers."""
@@ -30,7 +30,7 @@ def _plain(value: Fraction) -> int | float | str:
     return float(value) if "e" not in text and Fraction(Decimal(text)) == value else str(value)
 
 
-def _decimal(raw: Raw) -> Decimal | None:
+def decimal_of(raw: Raw) -> Decimal | None:
     """The number in a value; quoted numbers count, since variables must be quoted inside [...] and {...}."""
     if isinstance(raw, Number):
         return parse_number(raw.text)
@@ -38,7 +38,7 @@ def _decimal(raw: Raw) -> Decimal | None:
 
 
 def _integer(raw: Raw) -> int | None:
-    value = _decimal(raw)
+    value = decimal_of(raw)
     # The size of the exponent is looked at first: 1e999999 as an integer is a million digits.
     if value is None or value.adjusted() > 19 or value != value.to_integral_value():
         return None
@@ -106,7 +106,7 @@ class Weight(Kind):
         return value
 
     def exact(self, raw: Raw, at: At) -> Fraction:
-        number = _decimal(raw)
+        number = decimal_of(raw)
         if number is not None:
             exponent = number.as_tuple().exponent
             if isinstance(exponent, int) and -exponent > MOST_DIGITS:

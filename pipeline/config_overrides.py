@@ -58,10 +58,11 @@ class _Setter:
 
     def _into_list(self, items: list[Any], kind: Kind | None, rest: str, at: At) -> None:
         title = "of" if isinstance(kind, Rules) else "name"
+        titled = not isinstance(kind, ListOf) or kind.titled
         names = {
             item[title]: place
             for place, item in reversed(list(enumerate(items)))
-            if isinstance(item, dict) and isinstance(item.get(title), str)
+            if titled and isinstance(item, dict) and isinstance(item.get(title), str)
         }
         names.update({str(place): place for place in range(len(items)) if str(place) not in names})
         name = _longest(names, rest)
@@ -71,6 +72,8 @@ class _Setter:
             near = nearest(first, known)
             hint = f'did you mean "{near}"? ' if near else ""
             says = f'no item has the {title} "{first}"; {hint}there are: {", ".join(known) or "none"}'
+            if not titled:
+                says = f'"{first}" is no position; items of this list go by their number, from 0 to {len(items) - 1}'
             self._fail("unknown_key", f"{at.key}.{rest}", says, near)
         place = names[name]
         if title == "of" and sum(isinstance(i, dict) and i.get("of") == name for i in items) > 1:

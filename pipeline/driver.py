@@ -21,6 +21,7 @@ from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import Infeasible, UsageError, VerificationFailed
+from pipeline.gates import GateResult, judge_gates, unjudged_notes
 from pipeline.index import Index
 from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed
 from pipeline.manifest import (
@@ -222,16 +223,20 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
+        measured = _judge_inputs(config, builder, indexed)
         planned = make_plan(config, params, builder, indexed)
         digest = _mix_digest(config, indexed, planned)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id) as folder:
-            written = _write(config, builder, indexed, planned, digest, folder)
+            written = _write(config, builder, indexed, planned, digest, folder, measured)
+            removed = near_duplicate_rates(indexed.fates.accounts)
+            diversity = publish.write_diversity(folder, [*measured, *written.diversity, *removed])
+            gates = judge_gates(config.diversity.fail_if, diversity)
             publish.write_inputs(folder, indexed)
             publish.copy_custody(folder / "custody", indexed.custody)
             publish.write_config(folder, config)
-            claims = make_claims(config, indexed, planned, digest)
+            claims = make_claims(config, indexed, planned, digest, gates)
             inputs = pq.read_table(folder / "inputs.parquet")
             # Fates are taken from the index; what they verify is held against the signatures once more.
             custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
@@ -246,7 +251,6 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             )
             manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
-            publish.write_diversity(folder, [*written.diversity, *near_duplicate_rates(indexed.fates.accounts)])
             write_cards(folder, manifest)
             verification = verify_mix(folder, audits=audits, custody_audited=True, staged=True)
             if not verification.passed:
@@ -266,8 +270,26 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "summary": manifest["summary"],
             "survival": manifest["survival"],
             "duplicates": manifest["duplicates"],
+            "gates": manifest["gates"],
         },
     )
+
+
+def _judge_inputs(config: Config, builder: IndexBuilder, indexed: Indexed) -> list[bytes]:
+    """Judge the gates of input scopes, where there are any, before anything is planned; returns what was measured."""
+    from pipeline import graphs
+
+    gates = config.diversity.fail_if
+    if not any(gate.of_input for gate in gates):
+        return []
+    report = files.join(builder.scratch, "inputs.report")
+    splits, reference = indexed.facts.tasks(), indexed.reference.tasks()
+    params = settings.diversity_params(config)
+    builder.runner.run("measure", indexed.facts.weight, graphs.inputs(splits, reference, params, report))
+    measured = gathered(report)
+    rows = publish.diversity_table([*measured, *near_duplicate_rates(indexed.fates.accounts)])
+    judge_gates(gates, rows, inputs_only=True)
+    return measured
 
 
 @dataclass(frozen=True)
@@ -277,8 +299,15 @@ class Written:
 
 
 def _write(
-    config: Config, builder: IndexBuilder, indexed: Indexed, planned: Planned, digest: str, folder: Path
+    config: Config,
+    builder: IndexBuilder,
+    indexed: Indexed,
+    planned: Planned,
+    digest: str,
+    folder: Path,
+    measured: Sequence[bytes],
 ) -> Written:
+    """Write shards and fates; what is `measured` of the input already is not measured again."""
     from pipeline import graphs
 
     plan_path = files.join(builder.scratch, "plan")
@@ -311,7 +340,7 @@ def _write(
         scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
     )
     tasks = _mix_tasks(indexed)
-    splits, reference = indexed.facts.tasks(), indexed.reference.tasks()
+    splits, reference = ([], []) if measured else (indexed.facts.tasks(), indexed.reference.tasks())
     builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, reference, transform, statistics))
     reports = [json.loads(part) for part in gathered(report)]
     builder.judge_unchanged(indexed.facts, reports)
@@ -379,11 +408,14 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "summary": standing.get("summary", []),
             "survival": standing.get("survival", {}),
             "duplicates": standing.get("duplicates", {}),
+            "gates": standing.get("gates", []),
         },
     )
 
 
-def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str) -> MixClaims:
+def make_claims(
+    config: Config, indexed: Indexed, planned: Planned, digest: str, gates: Sequence[GateResult] = ()
+) -> MixClaims:
     custody = indexed.custody
     return MixClaims(
         measure=cast(Any, config.mix.measure),
@@ -408,10 +440,12 @@ def make_claims(config: Config, indexed: Indexed, planned: Planned, digest: str)
         contested=indexed.fates.contested,
         survival=_survival(config, indexed, planned),
         duplicates=indexed.fates.duplicates,
+        gates=[gate.to_json() for gate in gates],
         notes=[
             *_no_floor(config),
             *planned.plan.notes,
             *_contested(indexed),
+            *unjudged_notes(gates),
             *differing_provenance(indexed.fates.duplicates),
             *indexed.warnings,
         ],

@@ -10,6 +10,7 @@ from transforms.dedup import FindDuplicates
 from transforms.diversity import MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
 from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
+from transforms.kernels.diversity import DiversityParams
 from transforms.mixture import CountStrata, WriteMix
 from transforms.pool import Tasks
 from transforms.provenance import SettleFates
@@ -66,6 +67,17 @@ def rounds(tasks: Sequence[bytes], transform: AdvanceRounds) -> Define:
 def totals(tasks: Sequence[bytes], transform: CountStrata) -> Define:
     def define(pipeline: beam.Pipeline) -> None:
         _ = pipeline | "Tasks" >> Tasks(tasks) | "CountStrata" >> transform
+
+    return define
+
+
+def inputs(splits: Sequence[bytes], reference: Sequence[bytes], params: DiversityParams, report: str) -> Define:
+    """Measure what would go into a mix, and what was held out, before there is one."""
+
+    def define(pipeline: beam.Pipeline) -> None:
+        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params)
+        held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
+        _ = (read, held_out) | "Statistics" >> beam.Flatten() | "MeasureDiversity" >> MeasureDiversity(report)
 
     return define
 

@@ -134,6 +134,7 @@ class MixClaims:
     contested: Mapping[str, int] = field(default_factory=lambda: {"documents": 0, "tokens": 0})  # verified, yet doubted
     survival: Mapping[str, Any] = field(default_factory=dict)  # what each step left, as `pipeline.survival` tells it
     duplicates: Mapping[str, Any] = field(default_factory=dict)  # what was removed for what, by provenance
+    gates: Sequence[Mapping[str, Any]] = ()  # how each bound of `diversity.fail_if` stands
     notes: Sequence[str] = ()
     not_checked: Sequence[str] = ()
 
@@ -379,6 +380,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "contested": dict(claims.contested),
         "survival": dict(claims.survival),
         "duplicates": dict(claims.duplicates),
+        "gates": [dict(gate) for gate in claims.gates],
         "tokens": dict(claims.tokens),
         "sources": {name: _source(name, account, out.get(name, 0)) for name, account in claims.sources.items()},
         "methods": dict(claims.methods),

@@ -223,15 +223,22 @@ def used_manifests(custody: Custody) -> list[dict[str, Any]]:
     ]
 
 
-def write_diversity(folder: Path, reports: Sequence[bytes]) -> None:
+def diversity_table(reports: Sequence[bytes]) -> pa.Table:
+    """The rows of all scopes, sorted."""
     rows = []
     for scope in map(json.loads, reports):
         for metric, value, n, method in scope["values"]:
             rows.append((scope["scope"], scope["name"], metric, float(value), n, method))
     rows.sort()
     columns = list(zip(*rows, strict=True)) or [()] * len(DIVERSITY_SCHEMA)
-    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, DIVERSITY_SCHEMA, strict=True)], DIVERSITY_SCHEMA)
-    pq.write_table(table, folder / "diversity.parquet", compression="zstd")
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, DIVERSITY_SCHEMA, strict=True)], DIVERSITY_SCHEMA)
+
+
+def write_diversity(folder: Path, reports: Sequence[bytes]) -> pa.Table:
+    """Returns what was written, read from the disk again: what is judged is what is published."""
+    path = folder / "diversity.parquet"
+    pq.write_table(diversity_table(reports), path, compression="zstd")
+    return pq.read_table(path)
 
 
 def write_config(folder: Path, config: Config) -> None:

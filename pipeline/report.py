@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import UsageError
+from pipeline.gates import gate_line
 from pipeline.manifest import MANIFEST, RuleClaim, named_rules
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
@@ -70,6 +71,7 @@ def verdict_table(
     console.table(*_sources_table(manifest))
     console.table(*_origins_table(manifest), right=2)
     console.survival(manifest.get("survival"))
+    console.table(*_gates_table(manifest), right=0)
     console.verification(verification)
     for note in manifest.get("notes", ()):
         console.line("Note: ", note)
@@ -260,6 +262,10 @@ def _binding(plan: Mapping[str, Any] | None) -> frozenset[tuple[str, str]]:
     return frozenset(names)
 
 
+def _gates_table(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    return ["gate", "stands"], [list(gate_line(gate)) for gate in manifest.get("gates", ())]
+
+
 def _sources_table(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     sources = manifest["sources"]
     reasons = sorted({reason for account in sources.values() for reason in account["dropped"]})
@@ -357,6 +363,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
         _section("Survival: what each step left", _survival(manifest.get("survival"))),
         _section("Duplicates: what gave way to what", _removed(manifest.get("duplicates"))),
         _section("Shards", _shards(manifest)),
+        _section("Gates", _table(*_gates_table(manifest), text=2) if manifest.get("gates") else ""),
         _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
         _section("Custody", _custody(manifest)),
         _section("Notes", _list(manifest["notes"])),

@@ -77,7 +77,10 @@ dedup:
   shingle: 5
   against: [{index: ../old.index, keep: best}]
   wipe_out: 0.9
-diversity: {reference: ["data/reference/*.parquet"], metrics: full, fail_if: ["distinct_3 < 0.5"]}
+diversity:
+  reference: ["data/reference/*.parquet"]
+  metrics: full
+  fail_if: [{metric: distinct_3, scope: source, name: press, below: 0.5}, {metric: zipf, scope: mix, above: 1e3}]
 mix:
   measure: tokens
   size: 3e11
@@ -599,7 +602,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
 
 LATER = {
     "tokens.file": "tokens={file: tokenizer.json}",
-    "diversity.fail_if": "diversity.fail_if=[x]",
     "mix.parent": "mix.parent=old",
 }
 
@@ -692,7 +694,11 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("diversity.reference", "diversity.reference=[data/other/*.csv]", {EDGES}),
     ("diversity.reference", "diversity.reference=", {EDGES, MEANING}),
     ("diversity.metrics", "diversity.metrics=core", {*FACTS, MEANING}),
-    ("diversity.fail_if", "diversity.fail_if=[]", {MEANING}),
+    ("diversity.fail_if.metric", "diversity.fail_if.0.metric=types", {MEANING}),
+    ("diversity.fail_if.scope", "diversity.fail_if.1.scope=corpus", {MEANING}),
+    ("diversity.fail_if.name", "diversity.fail_if.0.name=rephrased", {MEANING}),
+    ("diversity.fail_if.below", "diversity.fail_if.0.below=0.4", {MEANING}),
+    ("diversity.fail_if.above", "diversity.fail_if.1.above=1000.0", set()),
     ("mix.measure", "mix.measure=documents", {MEANING}),
     ("mix.size", "mix.size=max", {MEANING}),
     ("mix.floors", "mix.floors.human_verified=0.6", {MEANING}),
