@@ -22,18 +22,22 @@ $(BIN)/.installed: requirements.lock setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(BIN)/.consumers: $(BIN)/.installed requirements-consumers.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-consumers.lock
+	@touch $@
+
 demo: $(BIN)/.installed
 	rm -rf $(DEMO)
 	$(BIN)/anchormix init $(DEMO)
 	$(BIN)/anchormix run $(DEMO)/quickstart.yaml
 
-test: $(BIN)/.installed
+test: $(BIN)/.consumers
 	$(BIN)/python -m pytest -m "not engine" $(PYTEST)
 
 test-engines: $(BIN)/.installed
 	$(BIN)/python -m pytest -m engine -rs $(PYTEST)
 
-lint: $(BIN)/.installed
+lint: $(BIN)/.consumers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -29,7 +29,9 @@ setup(
         "zstandard>=0.22",
     ],
     extras_require={
+        "tokenizers": ["tokenizers>=0.21"],
         "dev": ["build", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+        "consumers": ["datasets", "duckdb", "huggingface_hub", "mlcroissant", "polars", "tokenizers", "webdataset"],
     },
     entry_points={"console_scripts": ["anchormix=pipeline.cli:console"]},
 )

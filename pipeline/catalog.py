@@ -70,12 +70,13 @@ class SplitRange:
         return "whole" if self.row_groups is None else f"{self.row_groups[0]:05d}-{self.row_groups[1]:05d}"
 
 
-def find_shards(config: Config, detectors: str = "") -> list[Shard]:
+def find_shards(config: Config, content: str = "") -> list[Shard]:
     """All shards of all sources, in the order that addresses follow: (source, name).
 
-    `detectors` changes with what scores depend on; whoever only asks which files there are leaves it out.
+    `content` changes with the files that facts depend on beside the shards, such as a tokenizer; whoever only asks
+    which shards there are leaves it out.
     """
-    shards = [shard for source in config.sources for shard in _source_shards(config, source, detectors)]
+    shards = [shard for source in config.sources for shard in _source_shards(config, source, content)]
     return sorted(shards, key=lambda shard: (shard.source, shard.name))
 
 
@@ -128,8 +129,8 @@ def missing_column(source: str, failure: str) -> str:
     return f"{key_of(source)}: {found}. Its columns are only recognised: give the one with the text such a name"
 
 
-def _source_shards(config: Config, source: Source, detectors: str = "") -> list[Shard]:
-    settings = json.dumps(config.facts_settings(source), sort_keys=True) + detectors
+def _source_shards(config: Config, source: Source, content: str = "") -> list[Shard]:
+    settings = json.dumps(config.facts_settings(source), sort_keys=True) + content
     found: dict[str, tuple[str, files.FileInfo]] = {}
     for pattern in source.files:
         matches = files.list_files(pattern)

@@ -34,6 +34,7 @@ from pipeline.index import Index
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
+from pipeline.tokens import load_tokenizer
 from pipeline.weights import learned_weights
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
@@ -72,6 +73,7 @@ def check_config(config: Config) -> Outcome:
     _check_sign(config)
     learned_weights(config)
     detectors = load_detectors(config)
+    load_tokenizer(config)
     shards = find_shards(config)
     try:
         custody = load_custody(config)

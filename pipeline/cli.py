@@ -227,13 +227,20 @@ def mix(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, 
 @click.option("--trust", type=click.Path(path_type=Path), help="YAML with the custody keys you trust.")
 @click.option("--expect", metavar="DIGEST", help="The logical digest the mix must have.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="Config whose inputs are read again and compared.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="The tokenizer.json that counted the tokens.")
 def verify(
-    out: Path, floors: tuple[str, ...], key: Path | None, trust: Path | None, expect: str | None, inputs: Path | None
+    out: Path,
+    floors: tuple[str, ...],
+    key: Path | None,
+    trust: Path | None,
+    expect: str | None,
+    inputs: Path | None,
+    tokenizer: Path | None,
 ) -> Outcome:
     """Recount a mix from its Parquet files alone and say which level of proof it reaches."""
     from pipeline.verify_command import verify_folder
 
-    return verify_folder(out, floors, key, trust, expect, inputs)
+    return verify_folder(out, floors, key, trust, expect, inputs, tokenizer)
 
 
 @command()

@@ -133,14 +133,14 @@ class Config:
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def facts_settings(self, source: Source | str) -> dict[str, Any]:
-        """What the facts of a source depend on, apart from the bytes of its shards and of detectors."""
+        """What the facts of a source depend on, apart from the bytes of its shards, of detectors and of a tokenizer."""
         if isinstance(source, str):
             source = self.source(source)
         of_source = SOURCE.meaning(source)
         return {
             "columns": of_source["columns"],
             "keep": of_source["keep"],
-            "tokens": CONFIG.plain(self)["tokens"],
+            "tokens": CONFIG.meaning(self)["tokens"],
             "shingle": self.dedup.shingle,
             "permutations": self.dedup.permutations,
             "artefacts": self.evidence.artefacts,

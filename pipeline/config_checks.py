@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
 
 NOT_YET = {
-    "tokens.file": "tokenizer files are not counted with yet; write {counter: words}, or {column: NAME} for "
-    "counts that the input holds",
     "mix.parent": "a mix does not build on an earlier one yet; leave the key out",
 }
 """Keys that are parsed and checked, but whose behaviour this release lacks: only their defaults are accepted."""

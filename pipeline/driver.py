@@ -40,6 +40,7 @@ from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, verdict_table, write_report
 from pipeline.submit import make_runner
 from pipeline.survival import differing_provenance, near_duplicate_rates, survival
+from pipeline.tokens import counter_of, told_tokens
 from pipeline.verify import Verification, audit_mix, verify_mix
 from pipeline.verify_origins import CustodyCheck
 from transforms import files
@@ -59,6 +60,7 @@ from transforms.kernels.mixture import (
     plan_mixture,
 )
 from transforms.kernels.schemas import Provenance
+from transforms.kernels.tokens import TokenizerFile
 from transforms.mixture import Assignments, CountStrata, MixSettings, MixTask, WriteMix
 
 _TABLE_FLOORS = ("0.1", "0.25", "0.5", "0.62", "0.67", "0.8", "1")
@@ -225,7 +227,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
         indexed = builder.bring_up_to_date()
         measured = _judge_inputs(config, builder, indexed)
         planned = make_plan(config, params, builder, indexed)
-        digest = _mix_digest(config, indexed, planned)
+        digest = _mix_digest(config, indexed, planned, builder.tokenizer)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id) as folder:
@@ -236,7 +238,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             publish.write_inputs(folder, indexed)
             publish.copy_custody(folder / "custody", indexed.custody)
             publish.write_config(folder, config)
-            claims = make_claims(config, indexed, planned, digest, gates)
+            claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates)
             inputs = pq.read_table(folder / "inputs.parquet")
             # Fates are taken from the index; what they verify is held against the signatures once more.
             custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
@@ -245,14 +247,16 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
                 claims.measure,
                 config.mix.human_floor,
                 group_by=group_columns([*claims.floors, *claims.caps]),
-                recount=config.tokens.column is None,
+                count_tokens=counter_of(config, builder.tokenizer),
                 manifests=custody_manifests(inputs),
                 visitors=[custody.check],
             )
             manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             write_cards(folder, manifest)
-            verification = verify_mix(folder, audits=audits, custody_audited=True, staged=True)
+            verification = verify_mix(
+                folder, tokenizer=builder.tokenizer, audits=audits, custody_audited=True, staged=True
+            )
             if not verification.passed:
                 raise verification_failed(config.output, verification)
             _write_run(folder, command, builder, indexed, started)
@@ -367,7 +371,7 @@ def judge_layout(reports: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
+def _mix_digest(config: Config, indexed: Indexed, planned: Planned, tokenizer: TokenizerFile | None) -> str:
     """Names everything that decides `data/`, and nothing else: no path, no time of a file, no split.
 
     The keys of the index's layers would not do: they change when a shard is moved, touched or cut up differently.
@@ -382,6 +386,7 @@ def _mix_digest(config: Config, indexed: Indexed, planned: Planned) -> str:
         indexed.custody.key,
         *([indexed.reference.input_digest] if indexed.reference.shards else []),
         *(f"{earlier.content}\0{earlier.keep}" for earlier in indexed.edges.earlier),
+        *([] if tokenizer is None else [f"tokenizer\0{tokenizer.digest}"]),
     )
 
 
@@ -414,7 +419,12 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
 
 
 def make_claims(
-    config: Config, indexed: Indexed, planned: Planned, digest: str, gates: Sequence[GateResult] = ()
+    config: Config,
+    indexed: Indexed,
+    planned: Planned,
+    digest: str,
+    tokenizer: TokenizerFile | None = None,
+    gates: Sequence[GateResult] = (),
 ) -> MixClaims:
     custody = indexed.custody
     return MixClaims(
@@ -430,7 +440,7 @@ def make_claims(
         as_of=config.as_of.isoformat() if config.as_of else None,
         code_version=__version__,
         parent=None,
-        tokens={"counter": "words"} if config.tokens.column is None else {"column": config.tokens.column},
+        tokens=told_tokens(config, tokenizer),
         size=None if config.mix.size == "max" else int(config.mix.size),
         epochs=dict(config.mix.epochs),
         exempt=_let_off(planned),

@@ -32,6 +32,7 @@ from pipeline.inspection import Inspection, how_to_read
 from pipeline.readings import judge_reading_of, label_warnings
 from pipeline.removal import Duplicates, Rounds, by_one_worker
 from pipeline.submit import Runner
+from pipeline.tokens import load_tokenizer
 from transforms import files
 from transforms.batches import DedupTask, Origin, Split
 from transforms.exchange import gathered
@@ -39,6 +40,7 @@ from transforms.kernels import minhash
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.recognisers import Claim
 from transforms.kernels.schemas import Fate
+from transforms.kernels.tokens import TokenizerFile
 from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
@@ -186,6 +188,10 @@ class IndexBuilder:
     def detectors(self) -> Detectors:
         return load_detectors(self.config)
 
+    @cached_property
+    def tokenizer(self) -> TokenizerFile | None:
+        return load_tokenizer(self.config)
+
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the index, with an empty scratch folder; what dead runs left in it goes first."""
@@ -201,7 +207,7 @@ class IndexBuilder:
 
     def bring_up_to_date(self) -> Indexed:
         """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
-        _ = self.detectors  # what is wrong with them is the config's fault, which is told before all else
+        _ = self.detectors, self.tokenizer  # what is wrong with them is the config's fault, told before all else
         # So is this, and edges need both only after hours of reading.
         load_earlier(self.config, self.index, 0)
         catalog.find_known(self.config)
@@ -241,7 +247,8 @@ class IndexBuilder:
     # Facts
 
     def facts(self) -> Facts:
-        return self._facts_of(catalog.find_shards(self.config, self.detectors.facts_key), 0, "facts")
+        content = self.detectors.facts_key + (self.tokenizer.digest if self.tokenizer else "")
+        return self._facts_of(catalog.find_shards(self.config, content), 0, "facts")
 
     def known(self, first_split: int) -> Facts:
         """Text known to be synthetic, its splits numbered from `first_split`."""
@@ -334,7 +341,7 @@ class IndexBuilder:
             for part in ranges[shard.key]:
                 splits.append(self._split(shard, part, len(splits)))
                 owners.append(shard)
-        sources = settings.source_settings(self.config, self.detectors)
+        sources = settings.source_settings(self.config, self.detectors, self.tokenizer)
         report = files.join(self.scratch, "facts.report")
         tasks = [s.to_bytes() for s in sorted(splits, key=lambda split: (-split.weight, split.index))]
         self.runner.run("index", sum(split.weight for split in splits), graphs.facts(tasks, sources, report))
@@ -355,6 +362,13 @@ class IndexBuilder:
                 raise UsageError(
                     "bad_detector",
                     f"evidence.detectors.{failed.failure} (reading {shard.source}/{shard.name})",
+                    source=shard.source,
+                    shard=shard.name,
+                )
+            if failed and failed.failure_code in ("bad_tokenizer", "missing_library"):
+                raise UsageError(
+                    failed.failure_code,
+                    f"tokens.file: {failed.failure} (reading {shard.source}/{shard.name})",
                     source=shard.source,
                     shard=shard.name,
                 )

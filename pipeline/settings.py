@@ -16,15 +16,19 @@ from transforms.batches import MAX_BATCH_ROWS
 from transforms.kernels import bands, columns, diversity, minhash, mixture
 from transforms.kernels.provenance import SourceRules
 from transforms.kernels.recognisers import Claim
+from transforms.kernels.tokens import TokenizerFile
 from transforms.mixture import Draw
 from transforms.provenance import Exclusion, FateRules
 from transforms.sidecars import SourceSettings
 
 
-def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict[str, SourceSettings]:
+def source_settings(
+    config: Config, detectors: Detectors = NO_DETECTORS, tokenizer: TokenizerFile | None = None
+) -> dict[str, SourceSettings]:
     """How each source is read, text that documents are compared with among them.
 
-    Detectors only where documents are scored: a watermark key is a secret.
+    Detectors only where documents are scored, because a watermark key is a secret; the tokenizer only where tokens are
+    counted, because it may be large.
     """
     return {
         source.name: SourceSettings(
@@ -32,6 +36,7 @@ def source_settings(config: Config, detectors: Detectors = NO_DETECTORS) -> dict
             minhash=minhash_params(config),
             artefacts=config.evidence.artefacts,
             detectors=() if is_anchor(source.name) else detectors.specs,
+            tokenizer=None if is_anchor(source.name) else tokenizer,
             diversity=diversity.DiversityParams() if source.name == KNOWN_SYNTHETIC else diversity_params(config),
             batch_rows=whole_number("ANCHORMIX_BATCH_ROWS", MAX_BATCH_ROWS, "rows", least=1),
         )

@@ -46,6 +46,7 @@ from transforms.kernels.audit import (
     logical_digest,
     sum_totals,
 )
+from transforms.kernels.tokens import CountTokens, TokenizerFile, count_words, token_counter
 
 __all__ = ["LEVELS", "Level", "Verification", "audit_mix", "verify_mix"]
 
@@ -128,6 +129,7 @@ def verify_mix(
     trust: Path | None = None,
     expect: str | None = None,
     inputs: ReadTexts | None = None,
+    tokenizer: TokenizerFile | None = None,
     workers: int | None = None,
     audits: Sequence[ShardAudit] | None = None,
     custody_audited: bool = False,
@@ -136,7 +138,8 @@ def verify_mix(
     """Verify the mix at `out`. Raises UsageError where there is none, or where an option cannot be used.
 
     `floors` are shares to hold beside the mix's own; human_verified holds in every shard, row group and prefix,
-    anything else in the whole mix. `inputs` reads input texts again. `staged` is a mix that has no _SUCCESS yet.
+    anything else in the whole mix. `inputs` reads input texts again. `tokenizer` is the one that the manifest names by
+    its digest, with which tokens are counted again. `staged` is a mix that has no _SUCCESS yet.
     `audits` are what `audit_mix` found in this folder a moment ago, so that the driver reads it once, with a
     `CustodyCheck` among their visitors if `custody_audited`; other levels, and floors asked for, need the rows
     themselves.
@@ -147,6 +150,7 @@ def verify_mix(
     public_key = None if key is None else load_public_key(key)
     claimed, table = _sorted_out(read_claims(out), findings), _sorted_out(read_inputs(out), findings)
     _require_sources(asked, claimed, table)
+    _require_tokenizer(claimed, tokenizer)
     if not staged and not (out / _SUCCESS).exists():
         findings.add(Finding(CONSISTENT, "not_published", "_SUCCESS, which is written last", "no such file"))
 
@@ -159,6 +163,7 @@ def verify_mix(
     if origins is not None:
         visitors.append(origins.collect)
 
+    count_tokens = _counter(claimed, tokenizer)
     if audits is None or visitors or asked:
         audits = audit_mix(
             out,
@@ -166,7 +171,7 @@ def verify_mix(
             human_floor([*(claimed.floors if claimed else ()), *asked]),
             workers,
             group_by=claimed.group_by if claimed else (),
-            recount=claimed is None or claimed.counter == "words",
+            count_tokens=count_tokens,
             manifests=None if table is None else custody_manifests(table),
             visitors=visitors,
         )
@@ -199,8 +204,8 @@ def verify_mix(
         counts=dict(findings.counts),
         logical_digest=logical_digest(audits),
         totals=_totals(audits),
-        not_checked=_not_checked(claimed, levels, asked),
-        tokens_from=None if claimed is None or claimed.counter == "words" else claimed.counter,
+        not_checked=_not_checked(claimed, levels, asked, count_tokens is not None),
+        tokens_from=claimed.counted_by if claimed is not None and count_tokens is None else None,
     )
 
 
@@ -240,6 +245,27 @@ def _require_sources(asked: Sequence[RuleClaim], claimed: Claimed | None, table:
             raise _unknown_floor(rule.of, sorted(known))
 
 
+def _require_tokenizer(claimed: Claimed | None, tokenizer: TokenizerFile | None) -> None:
+    if claimed is None or tokenizer is None or tokenizer.digest == claimed.tokenizer:
+        return
+    expected = (
+        f"the file with sha256 {claimed.tokenizer}" if claimed.tokenizer else "no tokenizer: leave the option out"
+    )
+    raise UsageError(
+        "other_tokenizer",
+        f"--tokenizer {tokenizer.name}: its sha256 is {tokenizer.digest}, but the tokens of this mix were counted by "
+        f"{claimed.counted_by}; valid is {expected}",
+        sha256=tokenizer.digest,
+        expected=claimed.tokenizer,
+    )
+
+
+def _counter(claimed: Claimed | None, tokenizer: TokenizerFile | None) -> CountTokens | None:
+    if claimed is None or claimed.counter == "words":
+        return count_words
+    return None if tokenizer is None else token_counter(tokenizer)
+
+
 def _unknown_floor(of: str, valid: Sequence[str]) -> UsageError:
     near = nearest(of, valid)
     hint = f"did you mean {near!r}? " if near else ""
@@ -271,7 +297,7 @@ def audit_mix(
     workers: int | None = None,
     *,
     group_by: tuple[str, ...] = (),
-    recount: bool = True,
+    count_tokens: CountTokens | None = count_words,
     manifests: Manifests | None = None,
     visitors: Sequence[Visitor] = (),
 ) -> list[ShardAudit]:
@@ -282,7 +308,13 @@ def audit_mix(
 
     def audit(path: Path) -> ShardAudit:
         return audit_shard(
-            path, measure, floor, recount, group_by=group_by, manifests=manifests, visit=visit if visitors else None
+            path,
+            measure,
+            floor,
+            count_tokens,
+            group_by=group_by,
+            manifests=manifests,
+            visit=visit if visitors else None,
         )
 
     paths = sorted(path for path in (out / "data").glob("*.parquet") if path.is_file())
@@ -356,14 +388,17 @@ def _totals(audits: Sequence[ShardAudit]) -> dict[str, int]:
     return {"shards": len(audits), **total._asdict(), "human_verified": human}
 
 
-def _not_checked(claimed: Claimed | None, levels: dict[str, Level], asked: Sequence[RuleClaim]) -> list[str]:
+def _not_checked(
+    claimed: Claimed | None, levels: dict[str, Level], asked: Sequence[RuleClaim], tokens_counted: bool
+) -> list[str]:
     told = [_UNASKED[name] for name, level in levels.items() if level.status == "not checked"]
     if not asked:
         told.append("floors: no --floor given, so the floors held are those that the manifest itself names")
     if claimed is None:
         return told
-    if claimed.counter != "words":
-        told.append(f"tokens: counted by {claimed.counter}, not recounted; n_tokens is taken as written")
+    if not tokens_counted:
+        how = "; --tokenizer FILE counts again" if claimed.tokenizer else ""
+        told.append(f"tokens: counted by {claimed.counted_by}, not recounted; n_tokens is taken as written{how}")
     told += [
         f"{rule.name}: how synthetic text was made is not a column of a mix, so this rule is not recounted"
         for rule in (*claimed.floors, *claimed.caps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,21 +19,33 @@ from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.outcome import Outcome
 from pipeline.report import verification_table
+from pipeline.tokens import read_tokenizer
 from pipeline.verify import verify_mix
+from pipeline.verify_consistent import read_claims
 from transforms import files
+from transforms.kernels.audit import Finding
 from transforms.kernels.records import FileFormat, MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.tokens import TokenizerFile
 
 
 def verify_folder(
-    out: Path, floors: tuple[str, ...], key: Path | None, trust: Path | None, expect: str | None, inputs: Path | None
+    out: Path,
+    floors: tuple[str, ...],
+    key: Path | None,
+    trust: Path | None,
+    expect: str | None,
+    inputs: Path | None,
+    tokenizer: Path | None,
 ) -> Outcome:
+    config = load_config(inputs) if inputs else None
     verification = verify_mix(
         out,
         floors=[_floor(text) for text in floors],
         key=key,
         trust=trust,
         expect=expect,
-        inputs=InputReader(load_config(inputs)) if inputs else None,
+        inputs=InputReader(config) if config else None,
+        tokenizer=read_tokenizer(str(tokenizer), "--tokenizer") if tokenizer else _recorded(out, config),
         workers=os.cpu_count() or 1,
     )
     error = verification.error()
@@ -45,6 +58,17 @@ def verify_folder(
         totals=verification.totals,
         details={name: value for name, value in verification.to_json().items() if name != "totals"},
     )
+
+
+def _recorded(out: Path, config: Config | None) -> TokenizerFile | None:
+    """The tokenizer of the config with the inputs, if it is the one that the mix was counted by."""
+    claimed = read_claims(out)
+    if config is None or config.tokens.file is None or isinstance(claimed, Finding) or not claimed.tokenizer:
+        return None
+    with contextlib.suppress(UsageError):  # not at hand; the texts of the inputs can be compared all the same
+        file = read_tokenizer(config.tokens.file, "tokens.file")
+        return file if file.digest == claimed.tokenizer else None
+    return None
 
 
 def _floor(text: str) -> tuple[str, Fraction]:

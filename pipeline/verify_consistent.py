@@ -55,7 +55,7 @@ class Claimed:
     size: int | None
     epochs: Mapping[str, int]
     exempt: Mapping[str, Sequence[str]]
-    counter: str
+    tokens: Mapping[str, Any]
 
     @classmethod
     def parse(cls, content: bytes) -> Claimed:
@@ -76,9 +76,7 @@ class Claimed:
                 size=None if fields["size"] is None else int(fields["size"]),
                 epochs={str(provenance): int(most) for provenance, most in fields["epochs"].items()},
                 exempt={str(rule): list(groups) for rule, groups in fields["exempt"].items()},
-                counter=next(iter(fields["tokens"]))
-                if "counter" not in fields["tokens"]
-                else fields["tokens"]["counter"],
+                tokens=dict(fields["tokens"]),
             )
         except (ArithmeticError, AttributeError, KeyError, StopIteration, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -88,6 +86,21 @@ class Claimed:
         """What is said of each custody manifest in use."""
         told = self.fields.get("custody")
         return tuple(used for used in told if isinstance(used, Mapping)) if isinstance(told, list) else ()
+
+    @property
+    def counter(self) -> str:
+        """What counted tokens: `words`, `column`, or the `file` of a tokenizer."""
+        return str(self.tokens.get("counter") or next(iter(self.tokens), "nothing that it names"))
+
+    @property
+    def tokenizer(self) -> str | None:
+        """sha256 of the tokenizer that counted them, where one did."""
+        return str(self.tokens.get("sha256")) if "file" in self.tokens else None
+
+    @property
+    def counted_by(self) -> str:
+        """The same for people."""
+        return f"the tokenizer {self.tokens['file']} with sha256 {self.tokenizer}" if self.tokenizer else self.counter
 
     @cached_property
     def as_of(self) -> date | None:

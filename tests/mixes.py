@@ -32,6 +32,7 @@ from pipeline.verify import audit_mix
 from transforms.kernels.audit import CERTIFICATE_KEY
 from transforms.kernels.schemas import mix_schema
 from transforms.kernels.text import split_words
+from transforms.kernels.tokens import count_words
 
 KEPT = ("title",)
 SCHEMA = mix_schema(KEPT)
@@ -156,7 +157,7 @@ class Mix:
             Fraction(0),
             2,
             group_by=group_columns(rules),
-            recount="tokens" not in self.changes,
+            count_tokens=None if "tokens" in self.changes else count_words,
             manifests=custody_manifests(inputs),
         )
         read = Counter(dict(zip(inputs["source"].to_pylist(), inputs["documents"].to_pylist(), strict=True)))

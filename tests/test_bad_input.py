@@ -268,21 +268,32 @@ def test_the_reason_of_a_bad_file_is_told(tmp_path: Path, name: str, data: bytes
 
 def test_a_document_without_a_token_count_is_a_bad_record(tmp_path: Path) -> None:
     table = [{"text": good(n), "n": count} for n, count in enumerate((7, None, 0, -1))] + [{"text": None, "n": None}]
-    shards = {"a.parquet": parquet(table), "b.csv": f"text,n\n{good(10)},5\n{good(11)},\n{good(12)},few\n".encode()}
+    floats = [{"text": good(20), "n": 3.0}, {"text": good(21), "n": 2.5}, {"text": good(22), "n": 1e15}]
+    floats += [{"text": good(23), "n": float("nan")}]
+    shards = {
+        "a.parquet": parquet(table),
+        "b.csv": f"text,n\n{good(10)},5\n{good(11)},\n{good(12)},few\n".encode(),
+        "c.parquet": parquet(floats),
+        "d.jsonl": jsonl([{"text": good(30), "n": 999999999999999999}, {"text": good(31), "n": "12"}]),
+    }
     config = project(tmp_path, shards)
     config.write_text(config.read_text() + "tokens: {column: n}\n")
-    assert_refused(anchormix("run", config), 5, "bad_records", "4 records", "tolerates 0", "a.parquet")
-    told = anchormix("run", config, "--set", "max_bad_records=4")
+    assert_refused(anchormix("run", config), 5, "bad_records", "8 records", "tolerates 0", "a.parquet")
+    told = anchormix("run", config, "--set", "max_bad_records=8")
     assert told.exit == 0, told.stderr
     mix = PublishedMix(tmp_path / "out" / "mix")
     mix.assert_conserved()
     counts = {(row["shard"], row["row"]): row["n_tokens"] for row in mix.rows}
-    assert counts == {("a.parquet", 0): 7, ("a.parquet", 2): 0, ("b.csv", 0): 5}
+    read = {("a.parquet", 0): 7, ("a.parquet", 2): 0, ("b.csv", 0): 5, ("c.parquet", 0): 3, ("d.jsonl", 1): 12}
+    assert counts == read
     fates = {(row["shard"], row["row"]): row["fate"] for row in mix.dropped.values()}
-    bad = [("a.parquet", 1), ("a.parquet", 3), ("b.csv", 1), ("b.csv", 2)]
+    bad = [("a.parquet", 1), ("a.parquet", 3), ("b.csv", 1), ("b.csv", 2), *(("c.parquet", n) for n in (1, 2, 3))]
+    bad += [("d.jsonl", 0)]
     assert fates == {**dict.fromkeys(bad, "bad_record"), ("a.parquet", 4): "empty"}
     assert mix.manifest["sources"]["in"]["bad_records"] == len(bad)
     reasons = {row["reason"] for row in mix.dropped.values() if row["fate"] == "bad_record"}
+    for value in ("null", "-1", "few", "2.5", "1000000000000000", "999999999999999999"):
+        assert any(f"n (tokens.column) is {value}, expected" in told for told in reasons), (value, reasons)
     assert all("no token count" in reason and "tokens.column" in reason for reason in reasons), reasons
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from transforms.kernels.detectors import DetectorFailed
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_records
 from transforms.kernels.schemas import KEEP_PREFIX, Status, facts_schema, score_column
 from transforms.kernels.streams import reading
+from transforms.kernels.tokens import TokenizerUnusable, token_counter
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SUMMARY_KEY,
@@ -108,6 +108,8 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     except DetectorFailed as error:
         told = f"{error.name}: {error}"
         return Summary(split.index, split.source, split.shard, failure=told, failure_code="bad_detector")
+    except TokenizerUnusable as error:
+        return Summary(split.index, split.source, split.shard, failure=str(error), failure_code=error.code)
     counters.advance("index", 0, split.weight)
     return summary
 
@@ -143,17 +145,18 @@ def batch_facts(
     signatures, shingles = minhash.signatures(words, settings.minhash)
     sample = minhash.samples(words, settings.minhash.shingle)
     status = batch["status"].to_numpy()
-    problem = batch["problem"]
     tokens = words.counted
     if settings.columns.n_tokens is not None:
-        tokens, status, problem = _given_tokens(batch, status)
+        tokens = batch["n_tokens"].fill_null(0).to_numpy()  # a readable document without a count is a bad record
+    elif settings.tokenizer is not None:
+        tokens = token_counter(settings.tokenizer)(documents)
     readable = status == Status.OK
     statistics.add(documents, words, readable, batch["language"])
     columns: dict[str, Any] = {
         "row": batch["row"],
         "part": batch["part"],
         "status": status,
-        "problem": problem,
+        "problem": batch["problem"],
         "digest": fixed_binary(hashing.text_digests(documents)),
         "n_bytes": pc.binary_length(documents).fill_null(0),
         "n_words": np.diff(words.offsets),
@@ -172,13 +175,3 @@ def batch_facts(
     return pa.RecordBatch.from_arrays(
         [pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema
     )
-
-
-def _given_tokens(batch: pa.RecordBatch, status: npt.NDArray[np.uint8]) -> tuple[Any, Any, Any]:
-    """Counts from the user's own column; a readable document without one is a bad record, not a zero."""
-    tokens = batch["n_tokens"].fill_null(-1).to_numpy()
-    missing = (tokens < 0) & (status == Status.OK)
-    problem = np.where(
-        missing, "no token count in the column named by `tokens.column`", batch["problem"].to_numpy(False)
-    )
-    return np.maximum(tokens, 0), np.where(missing, Status.BAD_RECORD, status), pa.array(problem, pa.string())

@@ -20,6 +20,7 @@ from transforms.kernels.columns import ColumnMap, Located
 from transforms.kernels.detectors import DetectorSpec
 from transforms.kernels.records import FileFormat
 from transforms.kernels.schemas import DIGEST_BYTES, Status, facts_schema
+from transforms.kernels.tokens import TokenizerFile
 
 SUMMARY_KEY = b"anchormix"
 """Footer key of a sidecar: the split's `Summary`, so that finished work can be counted without reading rows."""
@@ -33,6 +34,7 @@ class SourceSettings:
     minhash: minhash.MinHashParams
     artefacts: bool = True
     detectors: tuple[DetectorSpec, ...] = ()
+    tokenizer: TokenizerFile | None = None  # what counts tokens; None: words, or a column that `columns` names
     diversity: diversity.DiversityParams = field(default_factory=diversity.DiversityParams)
     batch_bytes: int = MAX_BATCH_BYTES
     batch_rows: int = MAX_BATCH_ROWS

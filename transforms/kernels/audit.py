@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from transforms.kernels.ahead import read_ahead
 from transforms.kernels.hashing import byte_spans, hex_ids, text_digests
-from transforms.kernels.schemas import ID_BYTES, Provenance, mix_schema
+from transforms.kernels.schemas import ID_BYTES, MOST_TOKENS, Provenance, mix_schema
 from transforms.kernels.strata import distinct_rows
-from transforms.kernels.text import blank, split_words, valid_utf8
+from transforms.kernels.text import blank, valid_utf8
+from transforms.kernels.tokens import CountTokens
 
 __all__ = [
     "CERTIFICATE_KEY",
@@ -65,7 +66,6 @@ FIXED_COLUMNS = len(mix_schema(()))
 
 _BATCH_ROWS = 4096
 _INT64_LIMIT = 1 << 63
-_MOST_TOKENS = 1 << 40  # in one document; a claim above it is impossible, and sums of a batch stay far below 2**63
 _KEPT_PER_KIND = 20
 _MAY_BE_NULL = {"generator", "evidence", "language", "license", "doc_id"}
 _REQUIRED = [name for name in mix_schema(()).names if name not in _MAY_BE_NULL]
@@ -212,7 +212,7 @@ def audit_shard(
     path: str | Path,
     row_measure: Measure,
     floor: Fraction,
-    recount: bool,
+    count_tokens: CountTokens | None,
     *,
     group_by: tuple[str, ...] = (),
     manifests: Manifests | None = None,
@@ -221,7 +221,7 @@ def audit_shard(
     """Recount the shard at `path`; its name is its file name.
 
     `floor` is the least share of human_verified in `row_measure`, for the shard, each row group and every prefix of
-    a row group. With `recount` tokens are counted anew as `words`; without it the column's numbers are taken.
+    a row group. With `count_tokens` tokens are counted anew; without it the column's numbers are taken.
     `group_by` names further columns that rules group by. With `manifests`, verified rows are also counted by the
     custody manifest of the input shard that they name. `visit` sees every readable batch and may add findings.
     """
@@ -232,7 +232,7 @@ def audit_shard(
             audit.sha256 = hashlib.file_digest(source, "sha256").hexdigest()
             audit.file_bytes = source.tell()
         with pq.ParquetFile(path) as shard:
-            _Recount(audit, floor, recount, manifests or {}, visit).run(shard)
+            _Recount(audit, floor, count_tokens, manifests or {}, visit).run(shard)
     except _UNREADABLE as error:
         audit.find("unreadable_shard", "a Parquet file that can be read to its end", " ".join(str(error).split()))
     return audit
@@ -258,11 +258,16 @@ class _Recount:
     """The walk through one shard, filling its audit."""
 
     def __init__(
-        self, audit: ShardAudit, floor: Fraction, recount: bool, manifests: Manifests, visit: Visitor | None
+        self,
+        audit: ShardAudit,
+        floor: Fraction,
+        count_tokens: CountTokens | None,
+        manifests: Manifests,
+        visit: Visitor | None,
     ) -> None:
         self.audit = audit
         self.floor = floor
-        self.recount = recount
+        self.count_tokens = count_tokens
         self.manifests = manifests
         self.visit = visit
         self.ids: list[NDArray[np.uint64]] = []
@@ -401,13 +406,13 @@ class _Recount:
         return tokens, sizes
 
     def _tokens(self, claimed: pa.Array, text: pa.Array, find: Callable[..., None]) -> NDArray[np.int64]:
-        if self.recount:
-            tokens = split_words(text).counted
+        if self.count_tokens is not None:
+            tokens = self.count_tokens(text)
             find("wrong_n_tokens", _differ(claimed, pa.array(tokens)), tokens, claimed)
             return tokens
         tokens = pc.fill_null(claimed, 0).to_numpy()
-        impossible = (tokens < 0) | (tokens > _MOST_TOKENS)
-        find("impossible_n_tokens", impossible, f"0 to {_MOST_TOKENS}", claimed)
+        impossible = (tokens < 0) | (tokens > MOST_TOKENS)
+        find("impossible_n_tokens", impossible, f"0 to {MOST_TOKENS}", claimed)
         return np.where(impossible, 0, tokens)
 
     def _add_totals(

@@ -48,6 +48,12 @@ def parsed_batch(
     text, problem, voices, owner, part = compose(located.form, names, [values[keys] for keys in located.text], broken)
     problem = first_problem(problem, _unfit(names, text, limits.max_document))
     count = len(text)
+    counts = None
+    if (counted_in := located.fields.get("n_tokens")) is not None:
+        # A column of counts is refused where rows hold several texts, so its rows are the documents.
+        counts, wrong = as_count(".".join(counted_in), values[counted_in])
+        needless = pa.array(blank(text.view(pa.large_string())))
+        problem = first_problem(problem, pc.if_else(needless, pa.scalar(None, pa.string()), wrong))
     status = np.zeros(count, np.uint8)
     if problem is None:
         problem = pa.nulls(count, pa.string())
@@ -67,6 +73,7 @@ def parsed_batch(
         "row": pa.array(first_row + rows),
         "part": pa.array(np.zeros(count, np.int32) if part is None else part),
         "text": text,
+        "n_tokens": pa.nulls(count, pa.int64()) if counts is None else counts,
         "status": pa.array(status),
         "problem": problem,
         "origin": origin_column(
@@ -82,7 +89,7 @@ def parsed_batch(
         if keys is None:
             columns[field.name] = pa.nulls(count, field.type)
         else:
-            columns[field.name] = of_documents((as_count if field.name == "n_tokens" else as_text)(values[keys]))
+            columns[field.name] = of_documents(as_text(values[keys]))
     # A row may name a model that wrote only its other half, or that only answers what a user says.
     if (by_people := voices == np.uint8(Voice.HUMAN)).any():
         columns["generator"] = pc.if_else(pa.array(by_people), pa.scalar(None, pa.string()), columns["generator"])

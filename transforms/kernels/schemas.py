@@ -77,6 +77,9 @@ class Status(IntEnum):
 
 DIGEST_BYTES = 32
 """A whole sha256: what custody leaves hold. A document's `id` is the hex of its first ID_BYTES."""
+MOST_TOKENS = 1 << 40
+"""In one document. A count above it is impossible, and sums stay far below 2**63."""
+
 ID_BYTES = 16
 
 EVIDENCE = pa.list_(

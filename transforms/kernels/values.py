@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transforms.kernels.columns import Explode, Join, Messages, ReadColumn
 from transforms.kernels.hashing import byte_spans
 from transforms.kernels.recognisers import HUMAN_ROLES, MODEL_ROLES, Voice
+from transforms.kernels.schemas import MOST_TOKENS
 from transforms.kernels.text import valid_utf8
 
 __all__ = [
@@ -115,11 +116,16 @@ def as_text(values: pa.Array) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
 
 
-def as_count(values: pa.Array) -> pa.Array:
-    """Any column as int64; null where a value is not a count."""
+def as_count(name: str, values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Any column as int64, null where a value is not a count from 0 to `MOST_TOKENS`; and there, what it is."""
     texts = as_text(values)
     digits = pc.match_substring_regex(texts, "^[0-9]{1,18}$")
-    return pc.if_else(digits, texts, pa.scalar(None, pa.string())).cast(pa.int64())
+    counts = pc.if_else(digits, texts, pa.scalar(None, pa.string())).cast(pa.int64())
+    counts = _null_where(pc.fill_null(pc.greater(counts, MOST_TOKENS), False), counts)
+    shown = pc.fill_null(pc.utf8_slice_codeunits(texts, 0, _SHOWN), "null")
+    expected = f", expected a whole number from 0 to {MOST_TOKENS}"
+    problem = pc.binary_join_element_wise(f"no token count: {name} (tokens.column) is ", shown, expected, "")
+    return counts, _null_where(counts.is_valid(), problem)
 
 
 def compact_json(value: Any) -> str:
