@@ -20,6 +20,7 @@ $(BIN)/.installed: requirements.lock setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q pipeline transforms
 	@touch $@
 
 $(BIN)/.consumers: $(BIN)/.installed requirements-consumers.lock

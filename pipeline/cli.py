@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -440,4 +441,5 @@ def console() -> None:
     sys.stderr.flush()
     if threading.active_count() > 1:
         os._exit(code if isinstance(code, int) else 1)
+    gc.freeze()  # the interpreter would look for cycles among half a million objects that go anyway
     sys.exit(code)

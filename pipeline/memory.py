@@ -33,6 +33,7 @@ def keep_memory() -> None:
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
         os.environ.setdefault("JE_ARROW_MALLOC_CONF", _ONE_ARENA)
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # stages have threads enough; BLAS's wait by spinning
     for name, value in (
         ("MALLOC_ARENA_MAX", 1),
         ("MALLOC_TRIM_THRESHOLD_", _KEEP),
