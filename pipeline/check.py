@@ -30,6 +30,7 @@ from pipeline.data_cards import card_of
 from pipeline.detectors import NO_DETECTORS, Detectors, load_detectors
 from pipeline.earlier import load_earlier
 from pipeline.errors import BadInput, CustodyFailed, UsageError
+from pipeline.heldout import refuse_shared
 from pipeline.index import Index
 from pipeline.outcome import Outcome
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
@@ -94,6 +95,7 @@ def check_config(config: Config) -> Outcome:
         )
     _judge_custody(config, looks, custody)
     compared, compared_lines = _compared_with(config)
+    refuse_shared(shards, find_reference(config))
     bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]

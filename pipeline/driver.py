@@ -22,6 +22,7 @@ from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import Infeasible, UsageError, VerificationFailed
 from pipeline.gates import GateResult, judge_gates, unjudged_notes
+from pipeline.heldout import told_reference
 from pipeline.index import Index
 from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed
 from pipeline.manifest import (
@@ -451,6 +452,7 @@ def make_claims(
         survival=_survival(config, indexed, planned),
         duplicates=indexed.fates.duplicates,
         gates=[gate.to_json() for gate in gates],
+        reference=told_reference(indexed.reference),
         notes=[
             *_no_floor(config),
             *planned.plan.notes,

@@ -293,7 +293,8 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
         )
         if entry["partner"]:
             where = f" in the earlier index {entry['partner_index']}" if entry["partner_index"] else ""
-            yield f"  witness {entry['partner']}{where}, similarity {entry['similarity']}"
+            what = "held-out text" if entry["fate"] == Fate.HELD_OUT.label else "witness"
+            yield f"  {what} {entry['partner']}{where}, similarity {entry['similarity']}"
         if entry["witness"]:
             witness = entry["witness"]
             origin = f"{witness['source']}/{witness['shard']} row {witness['row']}"

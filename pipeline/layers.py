@@ -27,6 +27,7 @@ from pipeline.detectors import Detectors, detector_warnings, judge_scores, load_
 from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
+from pipeline.heldout import holding_warnings, judge_reference_shards
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
 from pipeline.readings import judge_reading_of, label_warnings
@@ -45,8 +46,8 @@ from transforms.known import KnownTexts, sampled
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "5"
-FATES_VERSION = "7"
+EDGES_VERSION = "6"
+FATES_VERSION = "8"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -67,6 +68,10 @@ class ReadShard:
     def digest(self) -> str:
         """sha256 of the file; empty where it could not be read."""
         return next((summary.file_digest for summary in self.summaries if summary.file_digest), "")
+
+    @property
+    def documents(self) -> int:
+        return self.total("documents")
 
     def total(self, what: str) -> int:
         return sum(getattr(summary, what) for summary in self.summaries)
@@ -110,6 +115,19 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Anchors:
+    """What documents are compared with, and what is never mixed: their splits are numbered in this order."""
+
+    earlier: tuple[EarlierIndex, ...]
+    known: Facts  # text known to be synthetic
+    reference: Facts  # held-out human text
+
+    @property
+    def keys(self) -> list[str]:
+        return [*(index.fates for index in self.earlier), self.known.key, self.reference.key]
+
+
+@dataclass(frozen=True)
 class Edges:
     """The second layer: paths of the files that list copies and verified near-duplicates."""
 
@@ -117,7 +135,8 @@ class Edges:
     exact: tuple[str, ...]
     seen: tuple[str, ...]
     pairs: tuple[str, ...]
-    known: Mapping[int, str]  # per split, where some of its documents are like text known to be synthetic
+    known: Mapping[int, str]  # per split, where some of its documents are like text known to be synthetic,
+    held_out: Mapping[int, str]  # or like held-out text
     counts: Mapping[str, int]
     earlier: tuple[EarlierIndex, ...]
     reference: Facts  # held-out human text, its splits numbered after all others
@@ -224,12 +243,14 @@ class IndexBuilder:
         judge_scores(self.config, facts.summaries)
         judge_reading(self.config, facts)
         judge_custody(self.config, facts, custody)
-        edges = self.edges(facts)
+        anchors = self.anchors(facts)
+        judge_reference_shards(facts, anchors.reference)
+        edges = self.edges(facts, anchors)
         fates = self.fates(facts, edges, custody)
         self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
         judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
-        warnings += form_warnings(self.config, facts)
+        warnings += [*holding_warnings(fates), *form_warnings(self.config, facts)]
         warnings += detector_warnings(self.config, self.detectors, fates.accounts)
         if fates.unknown_ancestors:
             several = "1 name" if fates.unknown_ancestors == 1 else f"{fates.unknown_ancestors:,} names"
@@ -250,13 +271,13 @@ class IndexBuilder:
         content = self.detectors.facts_key + (self.tokenizer.digest if self.tokenizer else "")
         return self._facts_of(catalog.find_shards(self.config, content), 0, "facts")
 
-    def known(self, first_split: int) -> Facts:
-        """Text known to be synthetic, its splits numbered from `first_split`."""
-        return self._anchor(catalog.find_known(self.config), first_split)
-
-    def reference(self, first_split: int) -> Facts:
-        """Held-out human text, its splits numbered from `first_split`."""
-        return self._anchor(catalog.find_reference(self.config), first_split)
+    def anchors(self, facts: Facts) -> Anchors:
+        """What the documents of these facts are compared with, its splits numbered after theirs."""
+        earlier = load_earlier(self.config, self.index, len(facts.splits))
+        before = len(facts.splits) + sum(len(index.tasks) for index in earlier)
+        known = self._anchor(catalog.find_known(self.config), before)
+        reference = self._anchor(catalog.find_reference(self.config), before + len(known.splits))
+        return Anchors(earlier, known, reference)
 
     def _anchor(self, shards: Sequence[Shard], first_split: int) -> Facts:
         """Text that documents are compared with: read like theirs, and as whole as theirs has to be."""
@@ -405,63 +426,63 @@ class IndexBuilder:
 
     # Edges
 
-    def edges(self, facts: Facts) -> Edges:
-        earlier = load_earlier(self.config, self.index, len(facts.splits))
-        known = self.known(len(facts.splits) + sum(len(index.tasks) for index in earlier))
-        before = len(facts.splits) + sum(len(index.tasks) for index in earlier) + len(known.splits)
-        reference = self.reference(before)
+    def edges(self, facts: Facts, anchors: Anchors) -> Edges:
         edge_settings = json.dumps(self.config.edges_settings(), sort_keys=True)
-        anchors = (*(index.fates for index in earlier), known.key, reference.key)
-        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *anchors)
+        key = fingerprint(EDGES_VERSION, facts.key, edge_settings, *anchors.keys)
         done = self.index.layer("edges", key)
         if done is None:
             if not self.build:
                 raise self._stale("edges", "facts or dedup settings changed, or files of it are gone")
-            done = self._find_edges(facts, earlier, known, key)
+            done = self._find_edges(facts, anchors, key)
             self.rebuilt.append("edges")
         named: dict[str, list[str]] = {"exact": [], "seen": [], "pairs": []}
-        known_of: dict[int, str] = {}
+        marked: dict[str, dict[int, str]] = {"known": {}, "reference": {}}
         for part in done["parts"]:
             path = self.index.path("edges", key, part["file"])
-            if part["kind"] == "known":
-                known_of[part["partition"]] = path
+            if part["kind"] in marked:
+                marked[part["kind"]][part["partition"]] = path
             else:
                 named[part["kind"]].append(path)
         counts = Counter({kind: 0 for kind in named})
         for part in done["parts"]:
             counts[part["kind"]] += part["rows"]
         exact, seen, pairs = (tuple(named[kind]) for kind in ("exact", "seen", "pairs"))
-        return Edges(key, exact, seen, pairs, known_of, counts, earlier, reference)
+        return Edges(
+            key, exact, seen, pairs, marked["known"], marked["reference"], counts, anchors.earlier, anchors.reference
+        )
 
-    def _find_edges(self, facts: Facts, earlier: Sequence[EarlierIndex], known: Facts, key: str) -> dict[str, Any]:
+    def _find_edges(self, facts: Facts, anchors: Anchors, key: str) -> dict[str, Any]:
         from pipeline import graphs
         from transforms.dedup import FindDuplicates
 
         report = files.join(self.scratch, "edges.report")
         readers = settings.source_settings(self.config)
         tasks = [DedupTask(split) for split in facts.splits]
-        for index in earlier:
+        for index in anchors.earlier:
             readers.update(index.settings)
             tasks.extend(index.tasks)
-        registry = [DedupTask(split, Origin.KNOWN) for split in known.splits]
-        tasks.extend(registry)
-        readers.update({task.settings: readers[catalog.KNOWN_SYNTHETIC] for task in registry})
+        registry = [DedupTask(split, Origin.KNOWN) for split in anchors.known.splits]
+        held_out = [DedupTask(split, Origin.REFERENCE) for split in anchors.reference.splits]
+        tasks.extend([*registry, *held_out])
+        readers.update({task.settings: readers[task.split.source] for task in (*registry, *held_out)})
         tasks.sort(key=lambda task: (-task.split.weight, task.split.index))
-        weight = facts.weight + known.weight + sum(index.weight for index in earlier)
+        read = (facts, anchors.known, anchors.reference)
+        weight = sum(layer.weight for layer in read) + sum(index.weight for index in anchors.earlier)
         transform = FindDuplicates(
             settings=readers,
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
-            partitions=_partitions(facts, earlier, known),
-            documents=facts.documents + known.documents + sum(index.documents for index in earlier),
-            known=self._known_texts(registry) if registry else None,
+            partitions=_partitions(read, anchors.earlier),
+            documents=_documents(read, anchors.earlier),
+            known=self._known_texts("known", registry) if registry else None,
+            reference=self._known_texts("reference", held_out) if held_out else None,
             folder=self.index.clear_layer("edges", key),
             report=report,
             scratch=self.runner.scratch(files.join(self.scratch, "edges")),
         )
         self.runner.run("edges", weight, graphs.edges([task.to_bytes() for task in tasks], transform))
         parts = [json.loads(part) for part in gathered(report)]
-        self.judge_unchanged(Facts((*facts.shards, *known.shards)), parts)
+        self.judge_unchanged(Facts(tuple(shard for layer in read for shard in layer.shards)), parts)
         judge_earlier(parts)
         parts.sort(key=lambda part: (part["kind"], part["partition"]))
         done = {"parts": parts}
@@ -469,8 +490,8 @@ class IndexBuilder:
         files.remove_tree(files.join(self.scratch, "edges"))
         return done
 
-    def _known_texts(self, registry: Sequence[DedupTask]) -> KnownTexts:
-        path = files.join(self.scratch, "known.samples")
+    def _known_texts(self, kind: str, registry: Sequence[DedupTask]) -> KnownTexts:
+        path = files.join(self.scratch, f"{kind}.samples")
         files.write_bytes(path, sampled(registry))
         return KnownTexts(tuple(registry), path)
 
@@ -503,7 +524,9 @@ class IndexBuilder:
             for split in shard.splits:
                 covered[split.index] = custody.of(shard.shard.source, shard.shard.name, shard.digest)
         told = [
-            FateTask(split, covered[split.index], edges.known.get(split.index))
+            FateTask(
+                split, covered[split.index], edges.known.get(split.index), held_out=edges.held_out.get(split.index)
+            )
             for split in sorted(facts.splits, key=lambda split: (-split.weight, split.index))
         ]
         report = files.join(self.scratch, "fates.report")
@@ -523,7 +546,7 @@ class IndexBuilder:
             removal = by_one_worker(rules, duplicates, self.runner.scratch(scratch))
         else:
             folder = files.join(self.scratch, "removal")
-            partitions = _partitions(facts, edges.earlier, Facts(()))
+            partitions = _partitions([facts], edges.earlier)
             removal = Rounds(self.runner, folder, partitions, self.most_edges).remove(tasks, rules, duplicates)
         transform = SettleFates(
             rules=rules,
@@ -563,10 +586,14 @@ def _file_names(part: SplitRange) -> tuple[str, str]:
     return facts, diversity_path(facts)
 
 
-def _partitions(facts: Facts, earlier: Sequence[EarlierIndex], known: Facts) -> int:
-    text = sum(shard.total("text_bytes") for shard in (*facts.shards, *known.shards))
+def _documents(read: Sequence[Facts], earlier: Sequence[EarlierIndex]) -> int:
+    return sum(facts.documents for facts in read) + sum(index.documents for index in earlier)
+
+
+def _partitions(read: Sequence[Facts], earlier: Sequence[EarlierIndex]) -> int:
+    text = sum(shard.total("text_bytes") for facts in read for shard in facts.shards)
     text += sum(index.weight for index in earlier)
-    documents = facts.documents + known.documents + sum(index.documents for index in earlier)
+    documents = _documents(read, earlier)
     return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
 
 

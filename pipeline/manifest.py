@@ -135,6 +135,7 @@ class MixClaims:
     survival: Mapping[str, Any] = field(default_factory=dict)  # what each step left, as `pipeline.survival` tells it
     duplicates: Mapping[str, Any] = field(default_factory=dict)  # what was removed for what, by provenance
     gates: Sequence[Mapping[str, Any]] = ()  # how each bound of `diversity.fail_if` stands
+    reference: Mapping[str, Any] | None = None  # what was held out, by content
     notes: Sequence[str] = ()
     not_checked: Sequence[str] = ()
 
@@ -381,6 +382,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "survival": dict(claims.survival),
         "duplicates": dict(claims.duplicates),
         "gates": [dict(gate) for gate in claims.gates],
+        "reference": None if claims.reference is None else dict(claims.reference),
         "tokens": dict(claims.tokens),
         "sources": {name: _source(name, account, out.get(name, 0)) for name, account in claims.sources.items()},
         "methods": dict(claims.methods),

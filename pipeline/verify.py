@@ -411,9 +411,9 @@ def _not_checked(
     told += _FILES_AS_WRITTEN
     if levels[SIGNED].status != "reached":
         told.append(
-            "epochs, custody, notes, duplicates, gates, the kinds in summary, each source's tags and bad_records, "
-            f"survival's tokens and its steps by provenance in {MANIFEST}: claims that nothing but a signature vouches "
-            "for"
+            "epochs, custody, notes, duplicates, gates, reference, the kinds in summary, each source's tags and "
+            f"bad_records, survival's tokens and its steps by provenance in {MANIFEST}: claims that nothing but a "
+            "signature vouches for"
         )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]
     return told

@@ -120,6 +120,7 @@ def expect(config_path: Path, earlier: Iterable[tuple[Path, str]] = ()) -> dict[
             document.words = tuple(split_words(document.text or ""))
             document.tokens = count_tokens(document.text or "")
     threshold = Fraction(str(config.get("dedup", {}).get("threshold", "0.8")))
+    _hold_out(documents, threshold, _reference_texts(config, config_path.parent))
     held = [(old, keep) for path, keep in earlier for old in expect(path).values() if old.fate == "kept"]
     _remove_duplicates(documents, threshold, held)
     return {document.place: document for document in documents}
@@ -275,6 +276,31 @@ def _provenance(
 
 def _is_excluded(rule: Mapping[str, Any], source: str, doc_id: str | None) -> bool:
     return rule.get("source") == source or doc_id in rule.get("doc_ids", ())
+
+
+# Held-out text
+
+
+def _reference_texts(config: Mapping[str, Any], folder: Path) -> list[str]:
+    files = {"files": config.get("diversity", {}).get("reference", [])}
+    read = (_field(record, None, NAMES["text"]) for path, _ in _shards(files, folder) for record in read_rows(path))
+    return [text for text in read if (text or "").strip()]
+
+
+def _hold_out(documents: list[Expected], threshold: Fraction, reference: list[str]) -> None:
+    """Whatever a document is, and whoever would stay for it: what is like held-out text is held out."""
+    held_out = [(text, hashlib.sha256(text.encode()), shingles(tuple(split_words(text)))) for text in reference]
+    for document in documents:
+        mine = shingles(document.words)
+        found = []
+        for text, digest, theirs in held_out:
+            same = text == document.text
+            similarity = Fraction(1) if same else Fraction(len(mine & theirs), len(mine | theirs) or 1)
+            if same or similarity >= threshold:
+                found.append((not same, -similarity, digest.hexdigest()))
+        if found and document.fate == "kept":
+            _, similarity, digest = min(found)
+            document.fate, document.partner, document.similarity = "held_out", digest[:32], -similarity
 
 
 # Duplicates

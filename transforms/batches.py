@@ -68,13 +68,15 @@ class Origin(IntEnum):
     EARLIER_IF_NO_WORSE = 1  # removes those of no better provenance; `keep: best`
     EARLIER = 2  # removes them; `keep: earlier`
     KNOWN = 3  # of text known to be synthetic: removes nothing, marks what is like it
+    REFERENCE = 4  # held out: what is like it stays out of the mix
 
 
 @dataclass(frozen=True)
 class DedupTask:
-    """A split whose documents take part in dedup: of this index, the kept ones of an earlier index, or known synthetic.
+    """A split whose documents take part in dedup: of this index, the kept ones of an earlier index, known synthetic or
+    held out.
 
-    Splits are numbered in the order own, earlier, known, so an address tells whose a document is.
+    Splits are numbered in that order, so an address tells whose a document is.
     """
 
     split: Split

@@ -41,7 +41,17 @@ from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import Fate, Status
 from transforms.kernels.text import split_words
-from transforms.known import COPIES, SAME, Compared, FindHeld, KnownTexts, WriteKnown, mark
+from transforms.known import (
+    COPIES,
+    SAME,
+    SAME_AS_REFERENCE,
+    Compared,
+    FindHeld,
+    KnownTexts,
+    WriteKnown,
+    WriteReference,
+    mark,
+)
 from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SourceSettings,
@@ -87,6 +97,7 @@ class FindDuplicates(beam.PTransform):
         folder: where the files go; their names are the attempt's own, only listed ones count.
         documents: how many there are; with more than MOST_MEMBERS a bucket may be too large for one worker.
         known: text known to be synthetic; what is like it is written to `known-*` files, one a split.
+        reference: held-out text; what is like it is written to `reference-*` files.
         scratch: for run files; None on engines.
     """
 
@@ -99,6 +110,7 @@ class FindDuplicates(beam.PTransform):
     scratch: str | None
     documents: int
     known: KnownTexts | None = None
+    reference: KnownTexts | None = None
 
     def expand(self, splits: Any) -> Any:
         digests = (
@@ -106,32 +118,33 @@ class FindDuplicates(beam.PTransform):
             | "SendDigests" >> beam.ParDo(_SendDigests(self.bands, self.partitions))
             | "ByText" >> Exchange(self.scratch)
             | "GroupTexts"
-            >> beam.ParDo(
-                _GroupTexts(self.folder, self.partitions, self.known is not None, self._limit is not None)
-            ).with_outputs("written", "marked", main="out")
+            >> beam.ParDo(_GroupTexts(self.folder, self.partitions, self._first, self._limit is not None)).with_outputs(
+                "written", "marked", main="out"
+            )
         )
-        first_known = self.known.first_split if self.known else None
         candidates = self._paired(digests.out)
-        if self.known is not None:
-            held = splits | "FindHeld" >> beam.ParDo(FindHeld(self.known.samples, self.threshold, self.partitions))
-            candidates.append(held)
+        for what, texts in self._marking.items():
+            finder = FindHeld(texts.samples, self.threshold, self.partitions)
+            candidates.append(splits | f"Find{what}Held" >> beam.ParDo(finder))
         pairs = (
             tuple(candidates)
             | "ByPair" >> Exchange(self.scratch)
             | "DistinctPairs"
-            >> beam.ParDo(_DistinctPairs(self.partitions, first_known)).with_outputs("wanted", main="pairs")
+            >> beam.ParDo(_DistinctPairs(self.partitions, self._first)).with_outputs("wanted", main="pairs")
         )
         sets = (
             (splits | "SplitTasks" >> beam.ParDo(_SplitTask()), pairs.wanted)
             | "BySplit" >> Exchange(self.scratch)
             | "ReadCandidates" >> beam.ParDo(_ReadCandidates(self.settings)).with_outputs("problems", main="sets")
         )
-        told = (pairs.pairs, sets.sets) if self.known is None else (pairs.pairs, sets.sets, digests.marked)
+        told = (pairs.pairs, sets.sets, digests.marked) if self._marking else (pairs.pairs, sets.sets)
         verified = (
             told
             | "ToVerify" >> Exchange(self.scratch)
             | "Verify"
-            >> beam.ParDo(_Verify(self.threshold, first_known, self.folder)).with_outputs("known", main="edges")
+            >> beam.ParDo(_Verify(self.threshold, self._first, self.folder)).with_outputs(
+                "known", "reference", main="edges"
+            )
         )
         reports = [digests.written, sets.problems, verified.edges]
         if self.known is not None:
@@ -140,7 +153,24 @@ class FindDuplicates(beam.PTransform):
                 | "KnownBySplit" >> Exchange(self.scratch)
                 | "WriteKnown" >> beam.ParDo(WriteKnown(self.known.tasks, self.folder))
             )
+        if self.reference is not None:
+            reports.append(
+                verified.reference
+                | "ReferenceBySplit" >> Exchange(self.scratch)
+                | "WriteReference" >> beam.ParDo(WriteReference(self.reference.tasks, self.folder))
+            )
         return tuple(reports) | "Reports" >> beam.Flatten() | Gather(self.report)
+
+    @property
+    def _marking(self) -> dict[str, KnownTexts]:
+        """Texts that documents are marked for being like."""
+        texts = {"Known": self.known, "Reference": self.reference}
+        return {what: found for what, found in texts.items() if found is not None}
+
+    @property
+    def _first(self) -> _FirstSplits:
+        known, reference = (texts.first_split if texts else None for texts in (self.known, self.reference))
+        return _FirstSplits(known, reference)
 
     @property
     def _limit(self) -> int | None:
@@ -161,6 +191,25 @@ class FindDuplicates(beam.PTransform):
             | "PairUpWithin" >> beam.ParDo(_PairUp(self.partitions))
         )
         return [paired.pairs, within]
+
+
+@dataclass(frozen=True)
+class _FirstSplits:
+    """Where texts begin that mark documents, in the order of splits; None where there are none."""
+
+    known: int | None = None
+    reference: int | None = None
+
+    def marks(self, documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which of the documents are such texts."""
+        first = self.reference if self.known is None else self.known
+        return np.zeros(len(documents), np.bool_) if first is None else split_of(documents) >= first
+
+    def is_reference(self, documents: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        if self.reference is None:
+            return np.zeros(len(documents), np.bool_)
+        held_out: npt.NDArray[np.bool_] = split_of(documents) >= self.reference
+        return held_out
 
 
 class _SendDigests(PooledDoFn):
@@ -202,19 +251,22 @@ class _SendDigests(PooledDoFn):
 
 _NO_BANDS = 255
 
+_ANCHOR_OF = np.full(len(Origin), dedup.ANCHOR, np.uint8)
+_ANCHOR_OF[[Origin.OWN, Origin.REFERENCE]] = dedup.NEW, dedup.REFERENCE
+
 
 class _GroupTexts(PooledDoFn):
     """Equal texts become one: the first by address goes on to the bands, the others are written down.
 
     Documents of earlier indexes have different texts within each index, and all go on. A new text that such an index
-    holds, and that is not to compete with it, is settled here. Where some text is known to be synthetic (`marking`),
-    who verifies a text is told of its copies, and of known texts that are the same.
+    holds, and that is not to compete with it, is settled here, unless it may yet turn out to be held out. Where texts
+    mark documents, who verifies a text is told of its copies, and of known texts that are the same.
     """
 
-    def __init__(self, folder: str, partitions: int, marking: bool, sub_keys: bool) -> None:
+    def __init__(self, folder: str, partitions: int, first: _FirstSplits, sub_keys: bool) -> None:
         self._folder = folder
         self._partitions = partitions
-        self._marking = marking
+        self._first = first
         self._sub_keys = sub_keys  # the next band goes along, because a bucket may be too large
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
@@ -224,11 +276,13 @@ class _GroupTexts(PooledDoFn):
         found = dedup.exact_groups(high[ours], low[ours], documents[ours])
         first = ours[found.first]
         copies, copy_of = ours[found.copies], ours[found.copy_of]
-        known, others = others[origin[others] == Origin.KNOWN], others[origin[others] != Origin.KNOWN]
+        known, reference = others[origin[others] == Origin.KNOWN], others[origin[others] == Origin.REFERENCE]
+        reference = reference[dedup.exact_groups(high[reference], low[reference], documents[reference]).first]
+        others = others[origin[others] < Origin.KNOWN]
         new, seen = dedup.same_texts(high, low, first, others)
-        if self._marking:
-            marked, same = dedup.same_texts(high, low, first, known)
-            for tag, left, right in ((COPIES, copy_of, copies), (SAME, marked, same)):
+        if self._first != _FirstSplits():
+            same, same_held_out = (dedup.same_texts(high, low, first, texts) for texts in (known, reference))
+            for tag, left, right in ((COPIES, copy_of, copies), (SAME, *same), (SAME_AS_REFERENCE, *same_held_out)):
                 home = spread(documents[left]) % np.uint64(self._partitions)
                 for packet_to in send(home, [documents[left], documents[right]], partition, tag):
                     yield beam.pvalue.TaggedOutput("marked", packet_to)
@@ -236,12 +290,13 @@ class _GroupTexts(PooledDoFn):
             if len(one):
                 table = pa.table([documents[one], documents[other]], schema=EXACT_SCHEMA)
                 yield beam.pvalue.TaggedOutput("written", write_part(self._folder, kind, partition, table))
-        open_texts = np.setdiff1d(first, new[origin[seen] == Origin.EARLIER], assume_unique=False)
-        rows = np.concatenate([open_texts, others, known])
+        settled = new[origin[seen] == Origin.EARLIER] if self._first.reference is None else new[:0]
+        open_texts = np.setdiff1d(first, settled, assume_unique=False)
+        rows = np.concatenate([open_texts, others, known, reference])
         rows = rows[length[rows] != _NO_BANDS]
         for band in range(bands.shape[1]):
             hashes = bands[rows, band]
-            records = [hashes, length[rows], high[rows], documents[rows], origin[rows] != Origin.OWN]
+            records = [hashes, length[rows], high[rows], documents[rows], _ANCHOR_OF[origin[rows]]]
             if self._sub_keys:
                 records.append(bands[rows, (band + 1) % bands.shape[1]])
             yield from send(hashes % np.uint64(self._partitions), records, partition * bands.shape[1] + band)
@@ -263,10 +318,12 @@ class _PairUp(PooledDoFn):
         hot = self._crowded(values, lambda records, _: records.band)[0]
         held = []
         pivots = []
+        reference = []
         for records, _ in _packets(values):
             if len(hot):
                 is_hot = np.isin(records.band, hot)
                 pivots.append(dedup.smallest_digests(records.take(is_hot)))
+                reference.append(dedup.smallest_digests(records.take(is_hot & (records.anchor == dedup.REFERENCE))))
                 records = records.take(~is_hot)
             held.append(records)
         number = 0
@@ -274,7 +331,8 @@ class _PairUp(PooledDoFn):
             yield from self._send(partition, number, *pairs)
             number += 1
         if len(hot):
-            yield from self._cut_up(partition, number, values, hot, dedup.smallest_digests(_joined(pivots)))
+            both = _joined([dedup.smallest_digests(_joined(parts)) for parts in (pivots, reference)])
+            yield from self._cut_up(partition, number, values, hot, both)
 
     def _cut_up(
         self, partition: int, number: int, values: Iterable[bytes], hot: npt.NDArray[np.uint64], pivots: dedup.Banded
@@ -286,7 +344,7 @@ class _PairUp(PooledDoFn):
         for records, following in _packets(values):
             keys = sub_key(records, following)
             records = records.take(np.isin(records.band, hot))
-            for some in np.array_split(np.arange(len(keys)), 1 + len(keys) * dedup.PIVOTS // dedup.MOST_PAIRS):
+            for some in np.array_split(np.arange(len(keys)), 1 + 2 * len(keys) * dedup.PIVOTS // dedup.MOST_PAIRS):
                 yield from self._send(partition, number, *dedup.pairs_with(pivots, records.take(some)))
                 number += 1
             if len(crowded):
@@ -343,12 +401,12 @@ class _DistinctPairs(PooledDoFn):
     """Each candidate once, and per split the documents whose text is wanted, and by which partition.
 
     A pair is verified where its first document is at home. Pivots of hot buckets have too many others: these are
-    verified where the other one is at home, except text known to be synthetic, of which marks depend on all pairs.
+    verified where the other one is at home, except texts that mark documents: a mark depends on all pairs.
     """
 
-    def __init__(self, partitions: int, first_known: int | None) -> None:
+    def __init__(self, partitions: int, first: _FirstSplits) -> None:
         self._partitions = partitions
-        self._first_known = first_known
+        self._first = first
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
@@ -356,8 +414,7 @@ class _DistinctPairs(PooledDoFn):
         home = np.full(len(left), partition, np.uint32)
         _, others = np.unique(left, return_counts=True)
         crowded = np.repeat(others > _MOST_OTHERS, others)
-        if self._first_known is not None:
-            crowded &= split_of(right) < self._first_known
+        crowded &= ~self._first.marks(right)
         home[crowded] = spread(right[crowded]) % np.uint64(self._partitions)
         yield from send(home, [left, right], partition, _PAIRS)
         # Home and address of everything wanted, each once.
@@ -441,7 +498,7 @@ class _ReadCandidates(PooledDoFn):
 
 def _changed(task: DedupTask) -> bytes:
     split = task.split
-    kind = "changed" if task.origin == Origin.OWN else "earlier_changed"
+    kind = "changed" if task.index is None else "earlier_changed"
     told = {"kind": kind, "source": split.source, "shard": split.shard, "path": split.path, "index": task.index}
     return json.dumps(told).encode()
 
@@ -467,27 +524,26 @@ def _send_sets(
 class _Verify(PooledDoFn):
     """Exact Jaccard of every candidate; those at or above the threshold are edges.
 
-    A candidate that is known to be synthetic (its split is `first_known` or later) is no edge: the document like it,
-    or holding it, is marked.
+    A candidate that is known to be synthetic, or held out, is no edge: the document like it, or holding it, is marked.
     """
 
-    def __init__(self, threshold: Fraction, first_known: int | None, folder: str) -> None:
+    def __init__(self, threshold: Fraction, first: _FirstSplits, folder: str) -> None:
         self._threshold = threshold
-        self._first_known = first_known
+        self._first = first
         self._folder = folder
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
-        told: dict[bytes, list[list[npt.NDArray[Any]]]] = {tag: [] for tag in (_PAIRS, _SETS, COPIES, SAME)}
+        tags = (_PAIRS, _SETS, COPIES, SAME, SAME_AS_REFERENCE)
+        told: dict[bytes, list[list[npt.NDArray[Any]]]] = {tag: [] for tag in tags}
         for body in received(values):
             told[bytes(body[:1])].append(unpack(body[1:]))
         pairs = self._compared(told[_PAIRS], told[_SETS])
-        is_known = np.zeros(len(pairs.left), np.bool_)
-        if self._first_known is not None:
-            is_known = split_of(pairs.right) >= self._first_known
-            for packet_to in mark(pairs.take(is_known), told[COPIES], told[SAME], self._threshold):
-                yield beam.pvalue.TaggedOutput("known", packet_to)
-        near = pairs.take(pairs.at_least(self._threshold) & ~is_known)
+        marks, held_out = self._first.marks(pairs.right), self._first.is_reference(pairs.right)
+        for output, found, same in (("known", marks & ~held_out, SAME), ("reference", held_out, SAME_AS_REFERENCE)):
+            for packet_to in mark(pairs.take(found), told[COPIES], told[same], self._threshold):
+                yield beam.pvalue.TaggedOutput(output, packet_to)
+        near = pairs.take(pairs.at_least(self._threshold) & ~marks)
         if len(near.left):
             table = pa.table([near.left, near.right, near.shared, near.union], schema=PAIRS_SCHEMA)
             yield write_part(self._folder, "pairs", partition, table)

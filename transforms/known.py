@@ -1,4 +1,4 @@
-"""Text known to be synthetic: which documents are the same, near it, or hold it.
+"""Text known beforehand, synthetic or held out: which documents are the same, near it, or hold it.
 
 Part of EDGES. Candidates come from shared texts and bands like those of duplicates, and from samples of shingles, which
 also find a short known text inside a long document; all are verified on exact sets. What is found marks a document and
@@ -38,9 +38,10 @@ from transforms.kernels.hashing import hex_ids
 from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.schemas import Likeness, Status
 from transforms.pool import PooledDoFn
-from transforms.sidecars import digest_words, digests_of, read_facts, write_part
+from transforms.sidecars import digest_words, digests_of, fixed_binary, read_facts, write_part
+from transforms.tagging import REFERENCE_MARKS
 
-COPIES, SAME = b"C", b"E"
+COPIES, SAME, SAME_AS_REFERENCE = b"C", b"E", b"H"
 """First byte of packets: a text's first document with its copies, and with known texts that are the same."""
 
 LEAST_HELD = 20
@@ -65,7 +66,7 @@ KNOWN_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class KnownTexts:
-    """What EDGES needs of text known to be synthetic."""
+    """What EDGES needs of text known to be synthetic, or of text that is held out."""
 
     tasks: tuple[DedupTask, ...]
     samples: str  # path of `sampled`
@@ -86,7 +87,8 @@ def sampled(tasks: Sequence[DedupTask]) -> bytes:
     for task in tasks:
         facts = read_facts(task.split, ["status", "n_shingles", "sample", "digest", "origin", "generator"])
         long_enough = (facts["status"].to_numpy() == Status.OK) & (facts["n_shingles"].to_numpy() >= LEAST_HELD)
-        long_enough &= ~said_to_be_human(facts["origin"], facts["generator"])
+        if task.origin == Origin.KNOWN:
+            long_enough &= ~said_to_be_human(facts["origin"], facts["generator"])
         values, counts = _lists(facts["sample"], long_enough)
         places = np.flatnonzero(long_enough)
         hashes.append(values)
@@ -237,15 +239,29 @@ def _with_copies(columns: Arrays, text: npt.NDArray[np.uint64], copy: npt.NDArra
     ]
 
 
-class WriteKnown(PooledDoFn):
-    """The best mark of each document of one split, in words."""
+@dataclass(frozen=True)
+class _Marks:
+    """The best mark of each document of one split, and what is known of the text that it resembles."""
 
+    documents: npt.NDArray[np.uint64]
+    likeness: npt.NDArray[np.uint8]
+    shared: npt.NDArray[np.int64]
+    whole: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+    generators: pa.Array
+    wheres: pa.Array
+
+    @property
+    def ids(self) -> pa.Array:
+        return hex_ids(self.digests)
+
+
+class _WriteMarks(PooledDoFn):
     def __init__(self, tasks: Sequence[DedupTask], folder: str) -> None:
         self._tasks = tasks
         self._folder = folder
 
-    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
-        split, values = element
+    def _best(self, values: Iterable[bytes]) -> _Marks:
         documents, known, likeness, shared, whole = unpack_all(received(values))
         digests, generators, wheres = self._told(known)
         words = digests.view(">u8").astype(np.uint64)
@@ -253,17 +269,15 @@ class WriteKnown(PooledDoFn):
         order = np.lexsort((known, words[:, 1], words[:, 0], -(shared / whole), likeness, documents))
         in_order = documents[order]
         rows = order[np.r_[True, in_order[1:] != in_order[:-1]]]
-        ids = hex_ids(np.ascontiguousarray(digests[rows]))
-        table = pa.table(
-            [
-                place_of(documents[rows]),
-                likeness[rows],
-                generators.take(pa.array(rows)),
-                _detail(likeness[rows], shared[rows], whole[rows], ids, wheres.take(pa.array(rows))),
-            ],
-            schema=KNOWN_SCHEMA,
+        return _Marks(
+            documents[rows],
+            likeness[rows],
+            shared[rows],
+            whole[rows],
+            np.ascontiguousarray(digests[rows]),
+            generators.take(pa.array(rows)),
+            wheres.take(pa.array(rows)),
         )
-        yield write_part(self._folder, "known", split, table)
 
     def _told(self, known: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], pa.Array, pa.Array]:
         """Digest, generator and place of each known text, read once per split that holds some."""
@@ -282,6 +296,35 @@ class WriteKnown(PooledDoFn):
             wheres.append(_where(split, chosen["row"].combine_chunks(), chosen["part"].combine_chunks()))
         back = pa.array(np.argsort(order, kind="stable"))
         return digests, pa.concat_arrays(generators).take(back), pa.concat_arrays(wheres).take(back)
+
+
+class WriteKnown(_WriteMarks):
+    """How the documents of one split are like text known to be synthetic, in words."""
+
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+        split, values = element
+        best = self._best(values)
+        detail = _detail(best.likeness, best.shared, best.whole, best.ids, best.wheres)
+        columns = [place_of(best.documents), best.likeness, best.generators, detail]
+        yield write_part(self._folder, "known", split, pa.table(columns, schema=KNOWN_SCHEMA))
+
+
+class WriteReference(_WriteMarks):
+    """Which documents of one split are like held-out text, and like which."""
+
+    def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
+        split, values = element
+        best = self._best(values)
+        verbs = pa.array([kind.verb for kind in Likeness]).take(pa.array(best.likeness.astype(np.int64)))
+        columns = [
+            place_of(best.documents),
+            best.likeness,
+            fixed_binary(best.digests),
+            best.shared,
+            best.whole,
+            pc.binary_join_element_wise(verbs, best.wheres, " "),
+        ]
+        yield write_part(self._folder, "reference", split, pa.table(columns, schema=REFERENCE_MARKS))
 
 
 def _where(split: Split, rows: pa.Array, parts: pa.Array) -> pa.Array:

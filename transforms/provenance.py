@@ -23,7 +23,7 @@ from transforms.exchange import Exchange, Gather, received
 from transforms.kernels.schemas import FATES, ID_BYTES, Fate, Provenance, Status
 from transforms.pool import PooledDoFn
 from transforms.removal import VERDICTS
-from transforms.sidecars import fixed_binary, write_part
+from transforms.sidecars import fixed_binary, fixed_rows, write_part
 from transforms.tagging import Exclusion, FateRules, FateTask, ShardCustody, SplitTask, tag_split
 
 __all__ = ["Exclusion", "FateRules", "FateTask", "SettleFates", "ShardCustody"]
@@ -66,7 +66,8 @@ class _WriteFates(PooledDoFn):
         tagged = tag_split(next(bodies), self._rules)
         size = len(tagged.status)
         fate = _FATE_OF_STATUS[tagged.status]
-        fate[(tagged.status == Status.OK) & ~tagged.eligible] = Fate.EXCLUDED
+        fate[tagged.excluded] = Fate.EXCLUDED
+        fate[tagged.held_out] = Fate.HELD_OUT
         partner = np.zeros((size, ID_BYTES), np.uint8)
         position = np.zeros(size, np.uint64)
         shared = np.zeros(size, np.int64)
@@ -82,8 +83,13 @@ class _WriteFates(PooledDoFn):
             else:
                 places, more = unpack(body[1:])
                 represents[places] += more
-        alone = pa.array(union == 0)
         index, position = self._elsewhere(position)
+        unwitnessed = pa.array(union == 0)
+        held_out = tagged.held_out
+        matches = tagged.reference.filter(pa.array(held_out[tagged.reference["place"].to_numpy()])).combine_chunks()
+        partner[held_out] = fixed_rows(matches["partner"], ID_BYTES)
+        shared[held_out], union[held_out] = matches["shared"].to_numpy(), matches["whole"].to_numpy()
+        alone = pa.array(union == 0)
         table = pa.table(
             {
                 "fate": fate,
@@ -93,12 +99,12 @@ class _WriteFates(PooledDoFn):
                 "kind": tagged.tags.kind,
                 "evidence": tagged.tags.evidence,
                 "partner": pc.if_else(alone, None, fixed_binary(partner)),
-                "partner_position": pc.if_else(alone, None, pa.array(position)),
+                "partner_position": pc.if_else(unwitnessed, None, pa.array(position)),
                 "partner_index": index,
                 "shared": shared,
                 "union": union,
                 "represents": represents,
-                "reason": tagged.reasons,
+                "reason": pc.replace_with_mask(tagged.reasons, pa.array(held_out), matches["detail"].combine_chunks()),
             },
             schema=FATES,
         )
@@ -106,6 +112,7 @@ class _WriteFates(PooledDoFn):
         written = json.loads(write_part(self._folder, "fates", split, table))
         custody = tagged.task.custody
         told = account(tagged.task.split, tagged.facts, table, custody is not None, witnessed)
+        told["holds_held_out"] = int((tagged.holds_held_out & (fate == Fate.KEPT)).sum())
         if tagged.detectors:
             told["detectors"] = tagged.detectors
         lost = {"lost_leaves": custody.leaves} if custody is not None and tagged.lost_leaves else {}

@@ -20,10 +20,22 @@ from transforms.batches import Split, place_of
 from transforms.exchange import packet
 from transforms.kernels.detection import DetectorRule, judge
 from transforms.kernels.provenance import KnownMarks, SourceRules, Tags, covered, leaf_array, tag
-from transforms.kernels.schemas import ID_BYTES, Status, p_column, score_column
+from transforms.kernels.schemas import ID_BYTES, Likeness, Status, p_column, score_column
 from transforms.sidecars import digests_of, fixed_binary, read_facts, read_table
 
 _SPLIT = b"S"
+
+REFERENCE_MARKS = pa.schema(
+    [
+        pa.field("place", pa.int64()),  # ascending
+        pa.field("likeness", pa.uint8()),
+        pa.field("partner", pa.binary(ID_BYTES)),
+        pa.field("shared", pa.int64()),  # of shingles: exact Jaccard, or how much of the held-out text a document holds
+        pa.field("whole", pa.int64()),
+        pa.field("detail", pa.string()),  # which held-out text, and how like it
+    ]
+)
+"""What EDGES writes of documents that are like held-out text."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +74,20 @@ class FateTask:
     custody: ShardCustody | None
     known: str | None = None  # path of what is known of its documents' likeness to synthetic text
     descendants: str | None = None  # path of those that were made from synthetic text
+    held_out: str | None = None  # path of those that are like held-out text
 
     def to_bytes(self) -> bytes:
         custody = asdict(self.custody) if self.custody else None
         fields = {"split": self.split.to_bytes().decode(), "custody": custody, "known": self.known}
-        fields["descendants"] = self.descendants
+        fields |= {"descendants": self.descendants, "held_out": self.held_out}
         return json.dumps(fields).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> FateTask:
         fields = json.loads(bytes(data))
         custody = ShardCustody(**fields["custody"]) if fields["custody"] else None
-        return cls(Split.from_bytes(fields["split"].encode()), custody, fields["known"], fields["descendants"])
+        split = Split.from_bytes(fields["split"].encode())
+        return cls(split, custody, fields["known"], fields["descendants"], fields["held_out"])
 
 
 class SplitTask(beam.DoFn):
@@ -93,12 +107,32 @@ class TaggedSplit:
     status: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
     reasons: pa.Array  # null where a document is not excluded
+    reference: pa.Table  # which documents are like held-out text, by place
     lost_leaves: bool  # the leaf list is no longer the one that was judged, so it covers nothing
     detectors: dict[str, dict[str, int]]  # documents that each detector judged, spoke against, abstained on
 
     @property
     def eligible(self) -> npt.NDArray[np.bool_]:
-        return (self.status == Status.OK) & self.reasons.is_null().to_numpy(zero_copy_only=False)
+        return (self.status == Status.OK) & ~self.excluded & ~self.held_out
+
+    @property
+    def excluded(self) -> npt.NDArray[np.bool_]:
+        stated: npt.NDArray[np.bool_] = self.reasons.is_valid().to_numpy(zero_copy_only=False)
+        return (self.status == Status.OK) & stated
+
+    @property
+    def held_out(self) -> npt.NDArray[np.bool_]:
+        """What has the text of held-out text, or is near it; what only holds it within more is another document."""
+        return self._like_reference(pc.not_equal(self.reference["likeness"], Likeness.HOLDS)) & ~self.excluded
+
+    @property
+    def holds_held_out(self) -> npt.NDArray[np.bool_]:
+        return self._like_reference(pc.equal(self.reference["likeness"], Likeness.HOLDS))
+
+    def _like_reference(self, chosen: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+        found = np.zeros(len(self.status), np.bool_)
+        found[self.reference["place"].filter(chosen).to_numpy()] = True
+        return found
 
 
 _TAG_COLUMNS = ["status", "digest", "n_words", "n_tokens", "artefacts", "doc_id", "generator", "label", "origin"]
@@ -127,8 +161,9 @@ def tag_task(task: FateTask, rules: FateRules) -> TaggedSplit:
         _named_ancestors(task.descendants, facts.num_rows) if task.descendants else None,
     )
     reasons = _exclusions(task.split.source, facts, tags, digests, rules)
+    reference = read_table(task.held_out) if task.held_out else REFERENCE_MARKS.empty_table()
     lost = custody is not None and leaves is None
-    return TaggedSplit(task, facts, tags, status, digests, reasons, lost, findings.counts)
+    return TaggedSplit(task, facts, tags, status, digests, reasons, reference, lost, findings.counts)
 
 
 def _known_marks(path: str, size: int) -> KnownMarks:

@@ -1,17 +1,20 @@
-"""Held-out human text: read like a source, measured, and never mixed."""
+"""Held-out human text: measured, never mixed, and nothing like it is."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 from pathlib import Path
 from typing import Any
 
 import corpus
+import oracle
 import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
-from projects import run, write_project
+from projects import index, run, write_project
 from runs import PublishedMix, anchormix
 
 from pipeline.cli import main
@@ -131,3 +134,197 @@ def test_a_reference_needs_neither_counts_of_tokens_nor_scores(tmp_path: Path) -
     mix = run(config)
     assert [row["n_tokens"] for row in mix.rows] == [7]
     assert metrics(mix)["reference", "all"]["tokens"][0] == 7
+
+
+def assert_as_expected(mix: PublishedMix, expected: dict[Any, oracle.Expected]) -> None:
+    """Fate, partner, exact similarity and what survivors stand for, as brute force has them."""
+    assert {place: "kept" for place in mix.documents} | {place: row["fate"] for place, row in mix.dropped.items()} == {
+        place: document.fate for place, document in expected.items()
+    }
+    for place, row in mix.dropped.items():
+        similarity = expected[place].similarity
+        told = None if similarity is None else round(float(similarity), 6)
+        assert (row["partner"], row["similarity"]) == (expected[place].partner, told)
+    for place, row in mix.documents.items():
+        assert row["represents"] == expected[place].represents
+    mix.assert_conserved()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_held_out_is_what_brute_force_finds(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    names = ["human", "web", "ai_assisted", "reference"]
+    texts: dict[str, list[str]] = {name: [] for name in names}
+    for number in range(24):
+        original = corpus.make_document(rng, 200, rng.choice(["en", "ru", "zh"]))
+        family = [original, original, *(corpus.near_copy(rng, original, changes) for changes in (1, 2, 6))]
+        family.append(corpus.near_copy(rng, family[4], 1))  # a chain of its own, too far from the others
+        for member in family:
+            texts[rng.choice(names if number % 4 else names[:3])].append(member.text)
+    texts["reference"] += ["!?", " ", texts["reference"][0]]
+    texts["web"] += ["!?", "...", ""]  # texts without words are the same, or different, never near
+    reference = {"all": texts.pop("reference")}
+    priority = {"source_web": {"priority": 9}}
+    config = reference_project(tmp_path, texts, reference, dedup={"threshold": 0.8}, **priority)
+    mix = run(config)
+    expected = oracle.expect(config)
+    assert_as_expected(mix, expected)
+    fates = [document.fate for document in expected.values()]
+    assert {"kept", "held_out", "near_duplicate", "exact_duplicate", "empty"} == set(fates)
+    assert fates.count("held_out") >= 20
+    # Without a reference all the same documents are there, and none is held out.
+    plain = write_project(tmp_path / "plain", texts, dedup={"threshold": 0.8}, **priority)
+    assert "held_out" not in {document.fate for document in oracle.expect(plain).values()}
+
+
+def test_a_held_out_document_removes_nothing_and_leads_to_nothing(tmp_path: Path) -> None:
+    """It would stay for both: for the copy that goes with it, and for the chain's end, which is its own document."""
+    rng = random.Random(3)
+    held_out = corpus.make_document(rng, 100)
+    near = corpus.near_copy(rng, held_out, 2)
+    words = list(near.words)
+    words[20], words[75] = rng.sample(corpus.vocabulary("en", fresh=True), 2)
+    far = corpus.Document(tuple(words), "en")
+    assert corpus.jaccard(near, far) >= 0.8 > corpus.jaccard(held_out, far)
+    sources = {"human": [near.text], "web": [near.text, far.text, corpus.near_copy(rng, far, 1).text]}
+    told = oracle.expect(write_project(tmp_path / "plain", sources))
+    assert [told["web", "part.jsonl", row, 0].fate for row in range(3)] == [
+        "exact_duplicate",
+        "near_duplicate",
+        "kept",
+    ]
+    config = reference_project(tmp_path / "held", sources, {"en": [held_out.text]})
+    mix = run(config)
+    assert_as_expected(mix, oracle.expect(config))
+    fates = {(row["source"], row["row"]): row for row in mix.dropped.values()}
+    assert {place: row["fate"] for place, row in fates.items() if row["fate"] == "held_out"} == {
+        ("human", 0): "held_out",
+        ("web", 0): "held_out",
+    }
+    (row,) = [row for place, row in fates.items() if place == ("web", 0)]
+    assert row["reason"] == "near en.jsonl row 0"
+    assert mix.manifest["sources"]["web"]["dropped"]["held_out"] == 1
+    (stays,) = [row for row in mix.rows if row["source"] == "web"]
+    assert stays["row"] in (1, 2)
+
+
+def test_order_of_fates(tmp_path: Path) -> None:
+    """Broken and empty, then excluded, then held out, then seen before and duplicates."""
+    rng = random.Random(4)
+    held_out, seen, other = (corpus.make_document(rng, 100) for _ in range(3))
+    both = corpus.near_copy(rng, held_out, 1)
+    index(write_project(tmp_path / "old", {"web": [held_out.text, both.text, seen.text]}))
+    against = {"against": [{"index": "../old/out/index"}]}
+    sources = {"human": [held_out.text, both.text, seen.text, held_out.text, other.text, ""]}
+    exclude = [{"doc_ids": ["new-human-3"], "reason": "taken down"}]
+    config = reference_project(tmp_path / "new", sources, {"en": [held_out.text]}, dedup=against, exclude=exclude)
+    mix = run(config)
+    told = {row["row"]: (row["fate"], row["reason"], row["partner_index"]) for row in mix.dropped.values()}
+    old = str(tmp_path / "old" / "out" / "index")
+    assert told == {
+        0: ("held_out", "the text of en.jsonl row 0", None),
+        1: ("held_out", "near en.jsonl row 0", None),
+        2: ("seen_before", None, old),
+        3: ("excluded", "taken down", None),
+        5: ("empty", None, None),
+    }
+    assert [row["text"] for row in mix.rows] == [other.text]
+    mix.assert_conserved()
+
+
+def test_signed_text_is_held_out_too(tmp_path: Path) -> None:
+    corpus.write_corpus(tmp_path, verified=20, exact=3, near=3, unknown=5)
+    config = yaml.safe_load(corpus.minimal_config(tmp_path, mix={"floors": {"human_verified": 0}}).read_text())
+    (path, *_) = sorted((tmp_path / "shards" / "press").glob("*.parquet"))
+    texts = pq.read_table(path)["text"].to_pylist()[:4]
+    write_reference(tmp_path, {"press": texts})
+    config["diversity"] = {"reference": ["reference/*.jsonl"]}
+    held = tmp_path / "held.yaml"
+    held.write_text(yaml.safe_dump(config))
+    told = anchormix("run", held)
+    assert told.exit == 0, told.stderr
+    mix = PublishedMix(tmp_path / "out" / "mix")
+    assert_as_expected(mix, oracle.expect(held))
+    assert sum(row["fate"] == "held_out" and row["source"] == "press" for row in mix.dropped.values()) == 4
+    assert not {row["text"] for row in mix.rows} & set(texts)
+    assert anchormix("verify", mix.folder).exit == 0
+    row = next(row for row in mix.dropped.values() if row["fate"] == "held_out" and row["source"] == "press")
+    explained = anchormix("explain", mix.folder, "--id", row["id"])
+    plain = CliRunner().invoke(main, ["explain", str(mix.folder), "--id", row["id"]]).stdout
+    assert explained.line["documents"][0]["fate"] == "held_out"
+    assert f"was dropped: held_out, the text of press.jsonl row {texts.index(text_of(path, row))}" in plain
+    assert f"held-out text {row['partner']}, similarity 1.0" in plain
+
+
+def text_of(path: Path, row: dict[str, Any]) -> str:
+    return str(pq.read_table(path)["text"][row["row"]].as_py())
+
+
+@pytest.mark.parametrize("how", ["the same file", "a link", "the same bytes"])
+def test_a_file_of_the_reference_is_no_source(how: str, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    config = reference_project(tmp_path, {"web": made_texts(rng, 3)}, {"en": made_texts(rng, 3)})
+    held_out, twin = tmp_path / "reference" / "en.jsonl", tmp_path / "web" / "twin.jsonl"
+    plain = yaml.safe_load(config.read_text())
+    if how == "the same file":
+        plain["sources"][0]["files"] = ["web/*.jsonl", "reference/e*.jsonl"]
+        config.write_text(yaml.safe_dump(plain))
+    elif how == "a link":
+        twin.symlink_to(held_out)
+    else:
+        twin.write_bytes(held_out.read_bytes())
+    told = anchormix("run", config)
+    assert (told.exit, told.code) == (6, "held_out_leak"), told.stderr
+    for word in ("diversity.reference: 'en.jsonl'", how.replace("a link", "the same file"), "sources.web.files"):
+        assert word in told.message
+    assert not (tmp_path / "out" / "mix").exists()
+    checked = anchormix("check", config)
+    assert checked.exit == (0 if how == "the same bytes" else 6)  # without reading, names are all there is
+
+
+def test_files_without_documents_are_no_leak(tmp_path: Path) -> None:
+    config = reference_project(tmp_path, {"web": ["a text of its own"]}, {"en": ["another text"]})
+    for folder in ("web", "reference"):
+        (tmp_path / folder / "empty.jsonl").write_text("\n")
+    assert len(run(config).rows) == 1
+
+
+def test_the_manifest_names_what_was_held_out(tmp_path: Path) -> None:
+    rng = random.Random(6)
+    config = reference_project(tmp_path, {"web": made_texts(rng, 3)}, {"en": [*made_texts(rng, 3), ""]})
+    mix = run(config)
+    file = tmp_path / "reference" / "en.jsonl"
+    content = file.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    held_out = mix.manifest["reference"]
+    assert held_out["documents"] == 3
+    assert held_out["files"] == [{"shard": "en.jsonl", "sha256": sha256, "bytes": len(content), "documents": 3}]
+    assert {row["shard"] for row in mix.inputs} == {"part.jsonl"}  # it was compared with, and is no input
+    assert run(write_project(tmp_path / "plain", {"web": ["a text"]})).manifest["reference"] is None
+
+
+def test_a_long_document_that_holds_a_held_out_text_stays_and_is_told(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    held_out, around = made_texts(rng, 1, size=150)[0], made_texts(rng, 1, size=900)[0]
+    config = reference_project(tmp_path, {"web": [f"{around} {held_out}", held_out]}, {"en": [held_out]})
+    mix = run(config)
+    assert [row["row"] for row in mix.rows] == [0]
+    assert [row["fate"] for row in mix.dropped.values()] == ["held_out"]
+    assert any("1 document holds a held-out text" in note for note in mix.manifest["notes"])
+
+
+def test_a_reference_that_changed_since_it_was_indexed_is_read_anew(tmp_path: Path) -> None:
+    rng = random.Random(8)
+    held_out = corpus.make_document(rng, 100)
+    near = corpus.near_copy(rng, held_out, 1).text
+    config = reference_project(tmp_path, {"web": [near]}, {"en": [held_out.text]})
+    index(config)
+    file = tmp_path / "reference" / "en.jsonl"
+    stat, content = file.stat(), file.read_bytes()
+    file.write_bytes(content.replace(b"a", b"e"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    told = anchormix("index", config, "--set", "dedup.threshold=0.7")
+    assert (told.exit, told.code) == (5, "input_changed")
+    assert "reference/en.jsonl" in told.message
+    again = anchormix("index", config, "--set", "dedup.threshold=0.7")
+    assert again.exit == 0, again.stderr

@@ -116,7 +116,7 @@ def test_pairs_of_pivots_are_verified_where_the_others_are() -> None:
     packets = [exchange._INLINE + packet(pack(*pair), number) for number, pair in enumerate(((left, right), few))]
     homes: dict[int, int] = {}
     wanted: set[tuple[int, int]] = set()
-    for output in dedup._DistinctPairs(partitions, None).work((3, packets)):
+    for output in dedup._DistinctPairs(partitions, dedup._FirstSplits()).work((3, packets)):
         is_wanted = isinstance(output, beam.pvalue.TaggedOutput)
         key, value = output.value if is_wanted else output
         (body,) = received([exchange._INLINE + value])

@@ -21,6 +21,11 @@ the pairs in 20,000 pages of one template, at a cost linear in the bucket; bucke
 MOST_PAIRS = 2_000_000
 """Candidate pairs that are held at a time: a bucket of a million has sixteen million."""
 
+MOST_REFERENCE_PAIRS = 2_000_000
+"""Pairs of a bucket that its reference documents add. A pivot that stays may speak for all that resemble it; which of
+the reference resembles a document nobody else can say, so as many of them as this allows, and PIVOTS at least, are
+compared with every new document."""
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
@@ -62,6 +67,10 @@ def same_texts(digest_high: U64, digest_low: U64, ours: I64, others: I64) -> tup
     return beside[found], rows[found]
 
 
+NEW, ANCHOR, REFERENCE = 0, 1, 2
+"""What a record is of: a new document, one that new documents are compared with, or such a one that is held out."""
+
+
 class Banded(NamedTuple):
     """Records of documents with one of their band hashes; those with equal hashes form a bucket."""
 
@@ -69,9 +78,9 @@ class Banded(NamedTuple):
     length: npt.NDArray[np.uint8]
     digest: U64
     documents: U64
-    earlier: npt.NDArray[np.bool_]
-    """Documents of earlier indexes, which are settled among themselves; one that has the text of a new document is
-    known without its bands."""
+    anchor: npt.NDArray[np.uint8]
+    """NEW, ANCHOR or REFERENCE. Anchors are settled among themselves; one that has the text of a new document is known
+    without its bands."""
 
     def take(self, rows: npt.NDArray[Any]) -> Banded:
         return Banded(*(column[rows] for column in self))
@@ -80,7 +89,8 @@ class Banded(NamedTuple):
 def candidate_pairs(records: Banded, most: int = MOST_PAIRS) -> Iterator[tuple[U64, U64]]:
     """Pairs of documents that share a bucket, each with the lower address first, at most some number at a time.
 
-    Buckets are ordered by length, digest and address: from facts alone, so that pivots depend on content only.
+    Buckets are ordered by length, digest and address: from facts alone, so that pivots depend on content only. A pair
+    of a pivot and a document of the reference may come up twice.
     """
     shared = _sharing(records.band)
     order = np.lexsort(tuple(column[shared] for column in (records.documents, *records[2::-1])))
@@ -102,9 +112,8 @@ def pairs_with(pivots: Banded, records: Banded) -> tuple[U64, U64]:
     count = np.searchsorted(pivots.band, records.band, side="right") - first
     row = np.repeat(np.arange(len(count)), count)
     pivot = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + first[row]
-    both_earlier = pivots.earlier[pivot] & records.earlier[row]
-    one_earlier = pivots.earlier[pivot] | records.earlier[row]
-    settled = both_earlier | (one_earlier & (pivots.digest[pivot] == records.digest[row]))
+    one, other = pivots.anchor[pivot] != NEW, records.anchor[row] != NEW
+    settled = (one & other) | ((one | other) & (pivots.digest[pivot] == records.digest[row]))
     left, right = pivots.documents[pivot], records.documents[row]
     found = ~settled & (left != right)
     left, right = left[found], right[found]
@@ -139,9 +148,12 @@ def distinct_pairs(left: U64, right: U64) -> tuple[U64, U64]:
 
 @njit(nogil=True, cache=True)
 def _next_pairs(
-    band: Any, length: Any, digest: Any, documents: Any, earlier: Any, pivots: int, place: Any, most: int
+    band: Any, length: Any, digest: Any, documents: Any, anchor: Any, pivots: int, place: Any, most: int
 ) -> Any:
-    """The next pairs from `place` on, which is moved: start of the bucket, number of the pivot, members it has met."""
+    """The next pairs from `place` on, which is moved: start of the bucket, number of the pivot, members it has met.
+
+    Pivots of the reference follow the others, and are numbered after them.
+    """
     left = np.empty(most, np.uint64)
     right = np.empty(most, np.uint64)
     pairs = 0
@@ -149,13 +161,15 @@ def _next_pairs(
     while start < len(band):
         end = _bucket_end(band, start)
         count = min(pivots, end - start - 1)
-        while k < count:
-            pivot = _pivot(start, end, count, k)
-            for other in range(pivot + 1 + met, end):
+        held_out = _reference_pivots(anchor, start, end, pivots)
+        while k < count + len(held_out):
+            pivot = _pivot(start, end, count, k) if k < count else held_out[k - count]
+            first = pivot + 1 if k < count else start
+            for other in range(first + met, end):
                 if pairs == most:
-                    place[0], place[1], place[2] = start, k, other - pivot - 1
+                    place[0], place[1], place[2] = start, k, other - first
                     return left, right
-                if not _is_settled(earlier[pivot], earlier[other], digest[pivot] == digest[other]):
+                if not _is_settled(anchor[pivot], anchor[other], digest[pivot] == digest[other]):
                     left[pairs] = documents[pivot]
                     right[pairs] = documents[other]
                     pairs += 1
@@ -168,9 +182,19 @@ def _next_pairs(
 
 
 @njit(nogil=True, cache=True)
-def _is_settled(one_earlier: bool, other_earlier: bool, same_text: bool) -> bool:
-    """Whether a pair needs no verification: both of earlier indexes, or one of them and known to have the same text."""
-    return (one_earlier and other_earlier) or (same_text and (one_earlier or other_earlier))
+def _reference_pivots(anchor: Any, start: int, end: int, pivots: int) -> Any:
+    """Members of the reference that meet all new ones, spread evenly; none where a bucket is compared exhaustively."""
+    if end - start <= pivots + 1:
+        return np.empty(0, np.int64)
+    members = start + np.flatnonzero(anchor[start:end] == REFERENCE)
+    chosen = min(len(members), max(pivots, MOST_REFERENCE_PAIRS // (end - start)))
+    return members[np.arange(chosen) * len(members) // max(chosen, 1)]
+
+
+@njit(nogil=True, cache=True)
+def _is_settled(one: int, other: int, same_text: bool) -> bool:
+    """Whether a pair needs no verification: two anchors, or one that is known to have the text of the other."""
+    return (one != NEW and other != NEW) or (same_text and (one != NEW or other != NEW))
 
 
 @njit(nogil=True, cache=True)
