@@ -281,6 +281,23 @@ def duplicates(index: str, sample: int, seed: int, source: str | None, kind: str
 
 
 @command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--allow-human-loss",
+    default="0",
+    show_default=True,
+    metavar="SHARE|all",
+    help="The share of OLD's verified human text that may be gone, such as 0.01, or all.",
+)
+def diff(old: Path, new: Path, allow_human_loss: str) -> Outcome:
+    """Compare two published mixes; exit 4 where verified human text of OLD is not in NEW any more."""
+    from pipeline.diff import diff as compare_mixes
+
+    return compare_mixes(old, new, allow_human_loss)
+
+
+@command()
 @click.argument("name", type=click.Path(path_type=Path))
 def keygen(name: Path) -> Outcome:
     """Write an Ed25519 key pair: NAME.key, for its owner only, and NAME.pub."""

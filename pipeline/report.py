@@ -29,7 +29,15 @@ from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
 from transforms.kernels.schemas import Provenance
 
-__all__ = ["bands_line", "plan_table", "survival_tables", "verdict_table", "verification_table", "write_report"]
+__all__ = [
+    "Screen",
+    "bands_line",
+    "plan_table",
+    "survival_tables",
+    "verdict_table",
+    "verification_table",
+    "write_report",
+]
 
 _SCOPES = {
     "mix": "The mix",
@@ -57,7 +65,7 @@ def verdict_table(
 ) -> str:
     """A published mix for the terminal. `plan` is the plan's summary, for what binds; `index` counts what was read."""
     output = output if output is not None else verification.out
-    console = _Screen(color)
+    console = Screen(color)
     passed = verification.passed
     totals = manifest["totals"]
     headline = (
@@ -83,7 +91,7 @@ def verdict_table(
 
 def verification_table(verification: Verification, *, color: bool | None = None) -> str:
     """What `anchormix verify` has to say."""
-    console = _Screen(color)
+    console = Screen(color)
     passed = verification.passed
     totals = verification.totals
     tokens = f"{totals['tokens']:,} tokens"
@@ -101,7 +109,7 @@ def verification_table(verification: Verification, *, color: bool | None = None)
 
 def survival_tables(survival: Mapping[str, Any], *, color: bool | None = None) -> str:
     """What each step left of every source and every provenance, for the terminal."""
-    console = _Screen(color)
+    console = Screen(color)
     console.survival(survival)
     return console.text()
 
@@ -116,7 +124,7 @@ def plan_table(
 ) -> str:
     """A plan for the terminal: what each stratum gives, which rules bind, how large other floors would let it be, and
     how near-duplicates were found."""
-    console = _Screen(color)
+    console = Screen(color)
     measure = plan["measure"]
     strata = [
         [s["source"], s["provenance"], s["generator"] or "", *(f"{s[k][measure]:,}" for k in ("available", "taken"))]
@@ -152,7 +160,7 @@ def bands_line(bands: Mapping[str, Any]) -> str:
     )
 
 
-class _Screen:
+class Screen:
     """Lines and tables as one string: coloured for a terminal, plain for a pipe or a file."""
 
     def __init__(self, color: bool | None) -> None:

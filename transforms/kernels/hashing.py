@@ -6,6 +6,7 @@ and draws, never identity.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from transforms.kernels.schemas import DIGEST_BYTES, ID_BYTES
 
-__all__ = ["ByteSpans", "byte_spans", "draws", "fingerprint", "mix64", "text_digests"]
+__all__ = ["ByteSpans", "byte_spans", "draws", "fingerprint", "hex_ids", "mix64", "parsed_ids", "text_digests"]
 
 _OFFSET_TYPES = {
     pa.string(): np.int32,
@@ -99,6 +100,17 @@ def hex_ids(digests: NDArray[np.uint8]) -> pa.Array:
     text = digests[:, :ID_BYTES].tobytes().hex().encode()
     offsets = np.arange(len(digests) + 1, dtype=np.int32) * (2 * ID_BYTES)
     return pa.StringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def parsed_ids(ids: pa.Array) -> NDArray[np.bytes_]:
+    """What `hex_ids` wrote, as 16 bytes each; they sort and compare as bytes do. ValueError where one is no id."""
+    data, starts, stops = byte_spans(ids)
+    if not (stops - starts == 2 * ID_BYTES).all():
+        wrong = ids[int(np.flatnonzero(stops - starts != 2 * ID_BYTES)[0])].as_py()
+        raise ValueError(f"{wrong!r} is no id: ids have {2 * ID_BYTES} hexadecimal digits")
+    if len(ids) == 0:
+        return np.empty(0, f"S{ID_BYTES}")
+    return np.frombuffer(binascii.unhexlify(data[starts[0] : stops[-1]].tobytes()), f"S{ID_BYTES}")
 
 
 def draws(digests: NDArray[np.uint8], seed: int, salt: bytes = b"") -> NDArray[np.uint64]:
