@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,16 @@ def sealed(made: Row) -> Row:
     return {**made, "id": hashlib.sha256(data).hexdigest()[:32], "n_bytes": len(data), "n_tokens": tokens}
 
 
+def shares_and_slack(measures: Sequence[int], rows: Sequence[Row], floor: Fraction) -> dict[str, Any]:
+    """What a certificate has to say of shares, counted plainly."""
+    amounts: Counter[str] = Counter()
+    for amount, r in zip(measures, rows, strict=True):
+        amounts[r["provenance"]] += amount
+    total, human = sum(measures), amounts["human_verified"]
+    shares = {name: [amount, total] for name, amount in amounts.items()}
+    return {"human_verified": human, "shares": shares, "slack": human - math.ceil(floor * total)}
+
+
 def sentence(name: str, place: int) -> str:
     return f"The {name} of day {place} tells of wind and weather, häfen und Schiffe."
 
@@ -126,9 +137,7 @@ class Mix:
             "tokens": sum(r["n_tokens"] for r in rows),
             "bytes": sum(r["n_bytes"] for r in rows),
             "measure": self.measure,
-            "human_verified": sum(
-                m for m, r in zip(measured, rows, strict=True) if r["provenance"] == "human_verified"
-            ),
+            **shares_and_slack(measured, rows, floor),
             "floor": [floor.numerator, floor.denominator],
             "row_groups": -(-len(rows) // self.row_group),
             "plan": PLAN,

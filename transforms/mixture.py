@@ -23,7 +23,7 @@ from transforms.batches import Split, groups, pack, unpack
 from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
 from transforms.kernels.ahead import read_ahead
-from transforms.kernels.audit import CERTIFICATE_KEY
+from transforms.kernels.audit import CERTIFICATE_KEY, certified_shares
 from transforms.kernels.hashing import draws, fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
@@ -441,7 +441,7 @@ class _WriteShard(PooledDoFn):
                     counting.pop(0).result()
             for counted in counting:
                 counted.result()
-            certificate = self._certificate(name, table, measures, human, len(arranged.ends))
+            certificate = self._certificate(name, table, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
         for (provenance, generator), part in sorted(statistics.parts.items()):
@@ -461,10 +461,13 @@ class _WriteShard(PooledDoFn):
             return {"reason": "row_group_grown", "found": longest, "allowed": self._settings.row_group}
         return None
 
-    def _certificate(
-        self, name: str, table: pa.Table, measures: Any, human: npt.NDArray[np.bool_], row_groups: int
-    ) -> dict[str, Any]:
+    def _certificate(self, name: str, table: pa.Table, row_groups: int) -> dict[str, Any]:
         settings = self._settings
+        measures = pa.table({"provenance": table["provenance"], "measure": measured(table, settings.measure)})
+        by_provenance = measures.group_by("provenance").aggregate([("measure", "sum")])
+        amounts = dict(
+            zip(by_provenance["provenance"].to_pylist(), by_provenance["measure_sum"].to_pylist(), strict=True)
+        )
         return {
             "version": 1,
             "shard": name,
@@ -473,7 +476,7 @@ class _WriteShard(PooledDoFn):
             "tokens": int(table["n_tokens"].to_numpy().sum()),
             "bytes": int(table["n_bytes"].to_numpy().sum()),
             "measure": settings.measure,
-            "human_verified": int(measures[human].sum()),
+            **certified_shares(amounts, settings.floor),
             "floor": [settings.floor.numerator, settings.floor.denominator],
             "row_groups": row_groups,
             "plan": settings.plan_digest,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mixes import SCHEMA, Row, row, sealed
+from mixes import SCHEMA, Row, row, sealed, shares_and_slack
 
 from transforms.kernels.audit import (
     CERTIFICATE_KEY,
@@ -24,6 +24,7 @@ from transforms.kernels.audit import (
     ShardAudit,
     _first_below,
     audit_shard,
+    certified_shares,
     logical_digest,
 )
 from transforms.kernels.tokens import count_words
@@ -53,7 +54,7 @@ def certificate(path: Path, rows: list[Row], row_group: int) -> dict[str, Any]:
         "tokens": sum(r["n_tokens"] or 0 for r in rows),
         "bytes": sum(r["n_bytes"] or 0 for r in rows),
         "measure": "tokens",
-        "human_verified": sum(r["n_tokens"] or 0 for r in rows if r["provenance"] == "human_verified"),
+        **shares_and_slack([r["n_tokens"] or 0 for r in rows], rows, NONE),
         "row_groups": -(-len(rows) // row_group),
     }
 
@@ -265,6 +266,32 @@ def test_a_certificate_that_is_none_is_found(tmp_path: Path, content: bytes) -> 
         writer.write_table(pa.Table.from_pylist(rows_of("h"), SCHEMA))
         writer.add_key_value_metadata({CERTIFICATE_KEY: content})
     assert kinds(audit_shard(tmp_path / "shard.parquet", "tokens", NONE, count_words)) == {"bad_certificate"}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["human_verified", "human", "synthetic", "unknown"]), st.integers(0, 1 << 70)),
+    st.fractions(0, 1),
+)
+def test_slack_is_what_could_go_and_no_more(amounts: dict[str, int], floor: Fraction) -> None:
+    told = certified_shares(amounts, floor)
+    human, total = amounts.get("human_verified", 0), sum(amounts.values())
+    assert human - told["slack"] >= floor * total > human - told["slack"] - 1
+    assert told["shares"] == {name: [amount, total] for name, amount in amounts.items()}
+    assert (told["slack"] >= 0) == (human >= floor * total)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slack", 10**6), ("slack", None), ("shares", {"human_verified": [1, 1]}), ("human_verified", 1)],
+)
+def test_a_certificate_that_claims_other_shares_is_found(tmp_path: Path, name: str, value: Any) -> None:
+    rows = rows_of("hoho")
+    path = write(tmp_path / "shard.parquet", rows)
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA), row_group_size=4)
+        forged = {**certificate(path, rows, 4), name: value}
+        writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(forged)})
+    assert kinds(audit_shard(path, "tokens", NONE, count_words)) == {"certificate_disagrees"}
 
 
 def test_missing_certificates_and_empty_shards_are_found(tmp_path: Path) -> None:

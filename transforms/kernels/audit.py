@@ -46,6 +46,7 @@ __all__ = [
     "Totals",
     "VerifiedBy",
     "audit_shard",
+    "certified_shares",
     "logical_digest",
     "sum_totals",
 ]
@@ -199,8 +200,15 @@ class ShardAudit:
     @property
     def human_verified(self) -> int:
         """Verified text, in the measure."""
-        label = Provenance.HUMAN_VERIFIED.label
-        return sum(total.measured(self.measure) for key, total in self.totals.items() if key[1] == label)
+        return self.by_provenance.get(Provenance.HUMAN_VERIFIED.label, 0)
+
+    @property
+    def by_provenance(self) -> dict[str, int]:
+        """What the shard holds of each provenance, in the measure."""
+        amounts: Counter[str] = Counter()
+        for (_, provenance, *_), total in self.totals.items():
+            amounts[str(provenance)] += total.measured(self.measure)
+        return dict(amounts)
 
     def find(
         self, what: str, expected: object, found: object, row_group: int | None = None, row: int | None = None
@@ -236,6 +244,16 @@ def audit_shard(
     except _UNREADABLE as error:
         audit.find("unreadable_shard", "a Parquet file that can be read to its end", " ".join(str(error).split()))
     return audit
+
+
+def certified_shares(by_provenance: Mapping[str, int], floor: Fraction) -> dict[str, Any]:
+    """What a certificate says of shares, in the measure and in whole numbers: each share as what there is of all, and
+    how much verified text could go before the floor did not hold."""
+    total = sum(by_provenance.values())
+    human = by_provenance.get(Provenance.HUMAN_VERIFIED.label, 0)
+    least = -(-floor.numerator * total // floor.denominator)
+    shares = {name: [amount, total] for name, amount in sorted(by_provenance.items())}
+    return {"human_verified": human, "shares": shares, "slack": human - least}
 
 
 def logical_digest(audits: Iterable[ShardAudit]) -> str:
@@ -469,13 +487,21 @@ class _Recount:
             "tokens": total.tokens,
             "bytes": total.bytes,
             "measure": audit.measure,
-            "human_verified": audit.human_verified,
+            **self._shares(),
             "row_groups": row_groups,
         }
         for name, value in counted.items():
             claimed = audit.certificate.get(name)
             if claimed != value:
                 audit.find("certificate_disagrees", f"{name} = {value!r}, as counted", f"{name} = {claimed!r}")
+
+    def _shares(self) -> dict[str, Any]:
+        """Slack follows from the floor that the certificate states; the manifest's own is compared with that one."""
+        try:
+            floor = Fraction(*(self.audit.certificate or {})["floor"])
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            floor = Fraction(0)
+        return certified_shares(self.audit.by_provenance, floor)
 
 
 def _holds(floor: Fraction, human: int, total: int) -> bool:
