@@ -347,6 +347,45 @@ def attest(
     return Outcome(text, output=str(output), totals=summary)
 
 
+@command()
+@CONFIG
+@SET
+@click.option("--generations", default=10, show_default=True, type=click.IntRange(1, 100), help="How many.")
+@click.option("--human", metavar="SHARES", help="Human shares; default: 0,0.1,0.3,0.5,0.7 and the floor of the config.")
+@click.option(
+    "--order", default=3, show_default=True, type=click.IntRange(1, 5), help="Words of a sequence; 1: chance."
+)
+@click.option(
+    "--words",
+    default=500_000,
+    show_default=True,
+    type=click.IntRange(1_000, 20_000_000),
+    help="Most human words taken.",
+)
+@click.option("--source", metavar="NAME", help="Only text of this source.")
+@click.option("--language", metavar="NAME", help="Only text that says it is in this language.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, another sample.")
+@click.option("--output", type=click.Path(path_type=Path), help="A page to write: NAME.html, or NAME.svg.")
+def simulate(
+    config: Path,
+    overrides: tuple[str, ...],
+    generations: int,
+    human: str | None,
+    order: int,
+    words: int,
+    source: str | None,
+    language: str | None,
+    seed: int,
+    output: Path | None,
+) -> Outcome:
+    """Simulate models that learn from their own text and a share of your verified human text; needs an index."""
+    from pipeline.simulate import Taken, simulate_config
+    from transforms.kernels.simulation import SimulationParams
+
+    params = SimulationParams(generations, order)
+    return simulate_config(_load(config, overrides), human, params, Taken(words, source, language), seed, output)
+
+
 @main.group(cls=_Group)
 def detector() -> None:
     """Detectors of synthetic text: train one, calibrate one, make a watermark key. They can only demote."""

@@ -7,7 +7,7 @@ by one: whoever looks at twenty of them still sees the other nineteen.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -245,7 +245,7 @@ class Inspection:
         found: dict[int, Text] = {}
         problem = f"{part.split.path} no longer holds this row: the file has changed since the index"
         try:
-            for batch in self._read_again(part, sorted({row for row, _ in places})):
+            for batch in self.read_again(number, np.array(sorted({row for row, _ in places}), np.int64)):
                 digests = text_digests(batch["text"])
                 numbers = zip(batch["row"].to_pylist(), batch["part"].to_pylist(), strict=True)
                 for at, key in enumerate(numbers):
@@ -258,13 +258,18 @@ class Inspection:
             problem = f"{error}; the file has changed since the index"
         return {place: found.get(place, Text(None, problem=problem)) for place in documents}
 
-    def _read_again(self, part: _Part, rows: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    def read_again(
+        self, number: int, rows: npt.NDArray[np.int64], parts: npt.NDArray[Any] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Row, part and text of documents of a split, as `read_texts_at` gives them; whoever asks compares digests."""
+        part = self.parts[number]
         return read_texts_at(
             opener(part.split),
             part.split.path,
             file_format(part.split),
             ColumnMap(text=part.text),
-            np.array(rows, np.int64),
+            rows,
+            parts,
             row_groups=part.split.row_groups,
             first_row=part.split.first_row,
         )
