@@ -22,7 +22,7 @@ from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import Infeasible, UsageError, VerificationFailed
 from pipeline.gates import GateResult, judge_gates, unjudged_notes
-from pipeline.heldout import told_reference
+from pipeline.heldout import HeldOutCheck, told_reference
 from pipeline.index import Index
 from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed
 from pipeline.manifest import (
@@ -243,6 +243,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             inputs = pq.read_table(folder / "inputs.parquet")
             # Fates are taken from the index; what they verify is held against the signatures once more.
             custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
+            held_out = HeldOutCheck.of(config)
             audits = audit_mix(
                 folder,
                 claims.measure,
@@ -250,9 +251,13 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
                 group_by=group_columns([*claims.floors, *claims.caps]),
                 count_tokens=counter_of(config, builder.tokenizer),
                 manifests=custody_manifests(inputs),
-                visitors=[custody.check],
+                visitors=[custody.check, *([held_out.check] if held_out else [])],
             )
-            manifest = build_manifest(replace(claims, notes=[*claims.notes, *_grown(config, audits)]), audits)
+            notes = [*claims.notes, *_grown(config, audits)]
+            if held_out is not None:
+                held_out.judge()
+                notes += [held_out.unlooked] if held_out.unlooked else []
+            manifest = build_manifest(replace(claims, notes=notes), audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             write_cards(folder, manifest)
             verification = verify_mix(

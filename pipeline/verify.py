@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -47,6 +47,9 @@ from transforms.kernels.audit import (
     sum_totals,
 )
 from transforms.kernels.tokens import CountTokens, TokenizerFile, count_words, token_counter
+
+if TYPE_CHECKING:
+    from pipeline.heldout import HeldOutCheck
 
 __all__ = ["LEVELS", "Level", "Verification", "audit_mix", "verify_mix"]
 
@@ -129,6 +132,7 @@ def verify_mix(
     trust: Path | None = None,
     expect: str | None = None,
     inputs: ReadTexts | None = None,
+    held_out: HeldOutCheck | None = None,
     tokenizer: TokenizerFile | None = None,
     workers: int | None = None,
     audits: Sequence[ShardAudit] | None = None,
@@ -138,7 +142,8 @@ def verify_mix(
     """Verify the mix at `out`. Raises UsageError where there is none, or where an option cannot be used.
 
     `floors` are shares to hold beside the mix's own; human_verified holds in every shard, row group and prefix,
-    anything else in the whole mix. `inputs` reads input texts again. `tokenizer` is the one that the manifest names by
+    anything else in the whole mix. `inputs` reads input texts again, and `held_out` looks for what the same
+    config holds out. `tokenizer` is the one that the manifest names by
     its digest, with which tokens are counted again. `staged` is a mix that has no _SUCCESS yet.
     `audits` are what `audit_mix` found in this folder a moment ago, so that the driver reads it once, with a
     `CustodyCheck` among their visitors if `custody_audited`; other levels, and floors asked for, need the rows
@@ -162,6 +167,8 @@ def verify_mix(
     origins = Origins() if inputs is not None else None
     if origins is not None:
         visitors.append(origins.collect)
+    if held_out is not None:
+        visitors.append(held_out.check)
 
     count_tokens = _counter(claimed, tokenizer)
     if audits is None or visitors or asked:
@@ -186,6 +193,8 @@ def verify_mix(
             _add(findings, _check_signature(out, claimed, audits, public_key))
     if origins is not None and inputs is not None:
         _add(findings, check_reproduced(origins, inputs))
+    if held_out is not None:
+        held_out.add_to(findings, REPRODUCED)
 
     given = {
         CONSISTENT: True,
@@ -204,7 +213,7 @@ def verify_mix(
         counts=dict(findings.counts),
         logical_digest=logical_digest(audits),
         totals=_totals(audits),
-        not_checked=_not_checked(claimed, levels, asked, count_tokens is not None),
+        not_checked=[*_not_checked(claimed, levels, asked, count_tokens is not None), *_held_out(claimed, held_out)],
         tokens_from=claimed.counted_by if claimed is not None and count_tokens is None else None,
     )
 
@@ -386,6 +395,13 @@ def _totals(audits: Sequence[ShardAudit]) -> dict[str, int]:
     total = sum_totals(total for audit in audits for total in audit.totals.values())
     human = sum(audit.human_verified for audit in audits)
     return {"shards": len(audits), **total._asdict(), "human_verified": human}
+
+
+def _held_out(claimed: Claimed | None, held_out: HeldOutCheck | None) -> Iterator[str]:
+    if held_out is not None:
+        yield from [held_out.unlooked] if held_out.unlooked else []
+    elif claimed is not None and claimed.fields.get("reference"):
+        yield "held-out text: no --inputs that names it (diversity.reference), so it was not looked for in the mix"
 
 
 def _not_checked(

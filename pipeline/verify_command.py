@@ -17,6 +17,7 @@ from pipeline import settings
 from pipeline.catalog import Shard, find_shards
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
+from pipeline.heldout import HeldOutCheck
 from pipeline.outcome import Outcome
 from pipeline.report import verification_table
 from pipeline.tokens import read_tokenizer
@@ -45,6 +46,7 @@ def verify_folder(
         trust=trust,
         expect=expect,
         inputs=InputReader(config) if config else None,
+        held_out=HeldOutCheck.of(config) if config else None,
         tokenizer=read_tokenizer(str(tokenizer), "--tokenizer") if tokenizer else _recorded(out, config),
         workers=os.cpu_count() or 1,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +67,36 @@ def test_small_buckets_are_compared_exhaustively_whatever_the_order(
     exhaustive = {(i, j) for m in members.values() if len(m) <= 33 for i in m for j in m if i < j}
     assert exhaustive <= found
     assert all(bands[i] == bands[j] and i < j for i, j in found)
+
+
+@pytest.mark.parametrize("held_out", [0, 1, 40, 150])
+@pytest.mark.parametrize("most", [dedup.MOST_PAIRS, 1_000])
+def test_in_a_hot_bucket_new_documents_meet_all_that_is_held_out(held_out: int, most: int) -> None:
+    size = 3_000
+    rng = np.random.default_rng(held_out)
+    anchor = np.zeros(size, np.uint8)
+    anchor[rng.permutation(size)[:100]] = dedup.ANCHOR
+    anchor[rng.permutation(size)[:held_out]] = dedup.REFERENCE
+    documents = np.arange(size).astype(np.uint64)
+    digest = rng.permutation(size).astype(np.uint64)
+    columns = (np.zeros(size, np.uint64), rng.integers(0, 3, size).astype(np.uint8), digest, documents, anchor)
+    parts = list(dedup.candidate_pairs(dedup.Banded(*columns), most))
+    left, right = (np.concatenate(ends).astype(np.int64) for ends in zip(*parts, strict=True))
+    assert all(len(ends) <= most for ends, _ in parts)
+    assert not ((anchor[left] != dedup.NEW) & (anchor[right] != dedup.NEW)).any()
+    met = set(zip(left.tolist(), right.tolist(), strict=True))
+    for reference in np.flatnonzero(anchor == dedup.REFERENCE).tolist():
+        for new in np.flatnonzero(anchor == dedup.NEW).tolist():
+            assert (min(new, reference), max(new, reference)) in met
+
+
+def test_where_much_is_held_out_pairs_stay_linear() -> None:
+    size = 200_000
+    documents = np.arange(size).astype(np.uint64)
+    anchor = (documents % np.uint64(2)).astype(np.uint8) * dedup.REFERENCE
+    columns = (documents * np.uint64(0), np.zeros(size, np.uint8), documents, documents, anchor.astype(np.uint8))
+    pairs = sum(len(left) for left, _ in dedup.candidate_pairs(dedup.Banded(*columns)))
+    assert pairs <= 2 * dedup.PIVOTS * size
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.booleans()), max_size=33))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import corpus
 import oracle
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -19,6 +24,8 @@ from runs import PublishedMix, anchormix
 
 from pipeline.cli import main
 from pipeline.samples import write_rows
+from transforms.kernels.heldout import HeldOutTexts
+from transforms.kernels.schemas import Fate, Provenance
 
 
 def write_reference(folder: Path, texts: dict[str, list[str]]) -> None:
@@ -328,3 +335,89 @@ def test_a_reference_that_changed_since_it_was_indexed_is_read_anew(tmp_path: Pa
     assert "reference/en.jsonl" in told.message
     again = anchormix("index", config, "--set", "dedup.threshold=0.7")
     assert again.exit == 0, again.stderr
+
+
+def forge_fates(config: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every row of the fates that the index holds, and the sizes by which it knows its files."""
+    root = config.parent / "out" / "index"
+    folder = root / "fates" / json.loads((root / "current.json").read_text())["fates"]
+    done = json.loads((folder / "_DONE.json").read_text())
+    for part in done["parts"]:
+        table = pq.read_table(folder / part["file"])
+        rows = table.to_pylist()
+        for row in rows:
+            change(row)
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / part["file"])
+        done["files"][part["file"]] = (folder / part["file"]).stat().st_size
+        counted = Counter((row["provenance"], row["fate"]) for row in rows)
+        part["account"]["cells"] = [
+            [Provenance(provenance).label, Fate(fate).label, documents, 0]
+            for (provenance, fate), documents in counted.items()
+        ]
+    (folder / "_DONE.json").write_text(json.dumps(done))
+
+
+def let_in(row: dict[str, Any]) -> None:
+    if row["fate"] == Fate.HELD_OUT:
+        row.update(fate=int(Fate.KEPT), represents=1, partner=None, shared=0, union=0, reason=None)
+
+
+@pytest.mark.parametrize("edits", [0, 1])
+def test_a_match_in_the_written_mix_publishes_nothing(edits: int, tmp_path: Path) -> None:
+    """Whoever can write to the index can let held-out text in; the files are looked at once more, without it."""
+    rng = random.Random(9)
+    held_out = [corpus.make_document(rng, 100) for _ in range(3)]
+    inside = [corpus.near_copy(rng, document, edits).text for document in held_out]
+    config = reference_project(tmp_path, {"web": [*inside, *made_texts(rng, 5)]}, {"en": [d.text for d in held_out]})
+    index(config)
+    forge_fates(config, let_in)
+    told = anchormix("run", config)
+    assert (told.exit, told.code) == (6, "held_out_leak"), told.stderr
+    assert told.details["rows"] == 3
+    leaks = {(leak["shard_row"], leak["reference"], leak["jaccard"]) for leak in told.details["leaks"]}
+    assert leaks == {(row, f"en.jsonl row {row}", "91/101" if edits else "1") for row in range(3)}
+    assert {leak["id"] for leak in told.details["leaks"]} == {
+        hashlib.sha256(text.encode()).hexdigest()[:32] for text in inside
+    }
+    assert "3 rows of the mix that was written are held out, so nothing was published" in told.message
+    assert ("exclude: [{ids:" if edits else "Remove the index folder") in told.message
+    assert not (tmp_path / "out" / "mix").exists()
+    # The advice helps.
+    if edits:
+        plain = yaml.safe_load(config.read_text())
+        plain["exclude"] = [{"ids": [leak["id"] for leak in told.details["leaks"]]}]
+        config.write_text(yaml.safe_dump(plain))
+    else:
+        shutil.rmtree(tmp_path / "out" / "index")
+    assert len(run(config).rows) == 5
+
+
+def test_verify_looks_for_held_out_text(tmp_path: Path) -> None:
+    rng = random.Random(10)
+    held_out, other = made_texts(rng, 2, size=100)
+    config = reference_project(tmp_path, {"web": [*made_texts(rng, 4), other]}, {"en": [held_out]})
+    mix = run(config)
+    plain = anchormix("verify", mix.folder)
+    assert plain.exit == 0
+    assert any(told.startswith("held-out text: no --inputs that") for told in plain.line["not_checked"])
+    told = anchormix("verify", mix.folder, "--inputs", config)
+    assert told.exit == 0, told.stderr
+    assert not any("held-out" in line for line in told.line["not_checked"])
+    write_reference(tmp_path, {"more": [f"{other} and more"]})
+    told = anchormix("verify", mix.folder, "--inputs", config)
+    assert (told.exit, told.code) == (4, "not_verified")
+    assert told.details["finding_counts"] == {"reproduced.held_out": 1}
+    assert "held_out in train-00000" in told.message
+    assert "near more.jsonl row 0, Jaccard 96/98" in told.message
+
+
+def test_more_held_out_text_than_near_matches_can_be_looked_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeldOutTexts.of.__func__, "__defaults__", (100,))
+    rng = random.Random(11)
+    config = reference_project(tmp_path, {"web": made_texts(rng, 3)}, {"en": made_texts(rng, 9)})
+    mix = run(config)
+    assert any("only equal texts were looked for" in note for note in mix.manifest["notes"])
+    told = anchormix("verify", mix.folder, "--inputs", config)
+    assert any("only equal texts were looked for" in line for line in told.line["not_checked"])

@@ -98,6 +98,20 @@ def test_large_buckets_are_cut_up_by_content_alone(
             assert {(a, b) for a, b in wanted if not (is_earlier[a] and is_earlier[b])} <= found
 
 
+def test_in_a_bucket_that_is_cut_up_all_meet_what_is_held_out() -> None:
+    size = 8 * LIMIT
+    rng = np.random.default_rng(5)
+    anchor = np.zeros(size, np.uint8)
+    anchor[rng.permutation(size)[: kernel.PIVOTS]] = kernel.REFERENCE
+    digests = rng.integers(0, 1 << 62, size).astype(np.uint64)
+    columns = [np.zeros(size, np.uint64), np.zeros(size, np.uint8), digests, np.arange(size).astype(np.uint64), anchor]
+    columns.append(rng.integers(0, 9, size).astype(np.uint64))
+    found, _ = all_pairs(columns, 3, 4, 1)
+    for reference in np.flatnonzero(anchor).tolist():
+        for new in np.flatnonzero(anchor == 0).tolist():
+            assert (min(new, reference), max(new, reference)) in found
+
+
 def test_a_bucket_at_the_limit_is_paired_as_ever() -> None:
     columns = [np.zeros(LIMIT, np.uint64), np.zeros(LIMIT, np.uint8), *([np.arange(LIMIT).astype(np.uint64)] * 2)]
     columns += [np.zeros(LIMIT, np.bool_), np.zeros(LIMIT, np.uint64)]
