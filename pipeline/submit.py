@@ -25,6 +25,9 @@ from pipeline.progress import Progress
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """Beam's in-process engine, by its class: the name `DirectRunner` may try to download another one first."""
 
+_MOST_HELD_BYTES = 256 << 20
+"""Of the packets of one pipeline that stay in memory: all of those that 200 MB of text make."""
+
 _LOCAL_NAMES = {"directrunner", "direct", "fnapirunner", "switchingdirectrunner", LOCAL_RUNNER.lower()}
 
 
@@ -34,6 +37,7 @@ class Runner:
 
     arguments: tuple[str, ...]  # complete Beam flags
     run_files: bool  # packets go through files, because all workers share this machine's disk
+    holds_packets: bool  # the first of them need not, because sender and receiver are this process
     in_process: bool  # workers are threads of this process, or its children
     one_worker: bool  # Beam's only one, in this process
     threads: int  # of that one; engines bring their own
@@ -48,10 +52,11 @@ class Runner:
         import apache_beam as beam
 
         from pipeline.beam_options import ParsedOnce, remember_signatures
-        from transforms import counters, pool
+        from transforms import counters, exchange, pool
 
         counters.reset(stage)
         pool.use_threads(self.threads, self.one_worker)
+        exchange.hold_packets(_MOST_HELD_BYTES if self.holds_packets else 0)
         remember_signatures()
         try:
             pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
@@ -62,6 +67,7 @@ class Runner:
         with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
             # An engine's client wants the main thread, for its signal handlers.
             state = _finish(stage, pipeline, log) if self.in_process else _wait(stage, pipeline, log)
+        exchange.hold_packets(0)
         if state != "DONE":
             raise AnchormixError(
                 "pipeline_failed",
@@ -186,7 +192,10 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
         _refuse_unknown_runner(name)
     if not local and not embedded and endpoint is not None:
         _refuse_silent_server(endpoint)
-    return Runner(tuple(given), _carrier(local or embedded), local or embedded, one_worker, threads, progress)
+    carrier = _carrier()
+    run_files = local or embedded if carrier is None else carrier == "files"
+    holds_packets = one_worker and carrier is None
+    return Runner(tuple(given), run_files, holds_packets, local or embedded, one_worker, threads, progress)
 
 
 def _as_threads(arguments: Sequence[str]) -> tuple[int, list[str]]:
@@ -202,20 +211,20 @@ def _as_threads(arguments: Sequence[str]) -> tuple[int, list[str]]:
     return threads, [*rest, "--direct_num_workers=1", "--direct_running_mode=in_memory"]
 
 
-def _carrier(local: bool) -> bool:
-    """Whether packets go through run files: where workers share a disk, unless the environment says otherwise.
+def _carrier() -> str | None:
+    """What the environment wants packets to go through; else run files do where workers share a disk.
 
-    ANCHORMIX_EXCHANGE=files is for engines whose workers all mount the index under the same path; `shuffle` shows on
+    ANCHORMIX_EXCHANGE=files is for engines whose workers all mount the index under the same path, `shuffle` shows on
     one machine what an engine would do. The bytes of a mix are the same either way.
     """
-    chosen = os.environ.get("ANCHORMIX_EXCHANGE", "")
-    if chosen not in ("", "files", "shuffle"):
+    chosen = os.environ.get("ANCHORMIX_EXCHANGE") or None
+    if chosen not in (None, "files", "shuffle"):
         raise UsageError(
             "bad_environment",
             f"ANCHORMIX_EXCHANGE={chosen!r}: valid is files or shuffle; unset it to let the runner decide.",
             value=chosen,
         )
-    return local if not chosen else chosen == "files"
+    return chosen
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

@@ -55,7 +55,9 @@ VARIANTS = {
     "every bundle three times, tiny splits": Variant(
         ("--direct_num_workers=1", "--direct_runner_bundle_repeat=2"), {"ANCHORMIX_SPLIT_BYTES": "2000"}
     ),
-    "removal in rounds": Variant(("--direct_num_workers=2",), {"ANCHORMIX_REMOVAL_EDGES": "0"}),
+    "removal in rounds, through run files": Variant(
+        ("--direct_num_workers=2",), {"ANCHORMIX_REMOVAL_EDGES": "0", "ANCHORMIX_EXCHANGE": "files"}
+    ),
     "removal in rounds, through the shuffle, every bundle three times": Variant(
         ("--direct_num_workers=1", "--direct_runner_bundle_repeat=2"),
         {"ANCHORMIX_REMOVAL_EDGES": "0", "ANCHORMIX_EXCHANGE": "shuffle"},

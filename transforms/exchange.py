@@ -5,7 +5,8 @@ order that does not depend on arrival. Two carriers give receivers the same pack
 
 * run files: packets are appended to a file of the sending attempt's own, and only (path, offsets) travel through the
   runner's grouping. The local runner's GroupByKey would hold several times the data in memory. What a failed or
-  abandoned attempt wrote is never referred to, so it does no harm.
+  abandoned attempt wrote is never referred to, so it does no harm. Where one process does all the work, the first
+  packets of a pipeline stay in its memory instead (`hold_packets`): small inputs then write no run file at all.
 * the runner's own shuffle: the packets themselves travel. Right on an engine, whose workers share no disk.
 """
 
@@ -26,8 +27,8 @@ from transforms import files
 from transforms.batches import MAX_PACKET_BYTES, groups, pack
 
 ORDER = struct.Struct(">QQ")  # big-endian: bytes compare as the two numbers do
-_FRAME = struct.Struct("<16sQQ")  # order, offset in the run file, length
-_INLINE, _STORED = b"\0", b"\1"
+_FRAME = struct.Struct("<16sQQ")  # order, offset in the run file or place among those held, length
+_INLINE, _STORED, _HELD = b"\0", b"\1", b"\2"
 _SPILL_BYTES = 32 << 20  # held by one sender before it writes; bounds both memory and the number of run-file regions
 
 
@@ -50,21 +51,39 @@ def send(partition: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], major:
             yield key, packet(tag + pack(*(array[rows] for array in arrays)), major, minor)
 
 
+_most_held = 0
+_held: dict[str, list[bytes]] = {}  # per flush of a sender, its packets
+
+
+def hold_packets(most_bytes: int) -> None:
+    """Let go of all packets held in memory, and hold at most so many bytes of them from now on.
+
+    For pipelines whose only worker is this process. Bundles may be repeated and packets received more than once, so
+    nothing is let go before the pipeline ends.
+    """
+    global _most_held
+    _most_held = most_bytes
+    _held.clear()
+
+
 def received(values: Iterable[bytes]) -> Iterator[memoryview]:
     """The bodies of a partition's packets, in key order; those in run files are mapped, not copied."""
     frames: list[tuple[bytes, str | None, int, int, bytes]] = []
     for value in values:
         if value[:1] == _INLINE:
-            frames.append((value[1 : 1 + ORDER.size], None, 0, 0, value))
+            frames.append((value[1 : 1 + ORDER.size], None, 1 + ORDER.size, 0, value))
+            continue
+        name, entries = _open_reference(value)
+        if value[:1] == _HELD:
+            frames.extend((order, None, ORDER.size, 0, _held[name][place]) for order, place, _ in entries)
         else:
-            run_file, entries = _open_reference(value)
-            frames.extend((order, run_file, offset, length, b"") for order, offset, length in entries)
+            frames.extend((order, name, offset, length, b"") for order, offset, length in entries)
     frames.sort(key=lambda frame: frame[0])
     opened: dict[str, Any] = {}
     try:
         for _, path, offset, length, value in frames:
             if path is None:
-                yield memoryview(value)[1 + ORDER.size :]
+                yield memoryview(value)[offset:]
                 continue
             if path not in opened:
                 opened[path] = files.open_input(path)
@@ -73,6 +92,11 @@ def received(values: Iterable[bytes]) -> Iterator[memoryview]:
     finally:
         for source in opened.values():
             source.close()
+
+
+def _reference(kind: bytes, name: str, frames: list[bytes]) -> bytes:
+    encoded = name.encode()
+    return b"".join([kind, struct.pack("<I", len(encoded)), encoded, *frames])
 
 
 def _open_reference(value: bytes) -> tuple[str, list[tuple[bytes, int, int]]]:
@@ -111,7 +135,7 @@ def _inline(partition: int, value: bytes) -> tuple[int, bytes]:
 
 
 class _Spill(beam.DoFn):
-    """Appends packets to a run file of this attempt's own and emits where they are, grouped by partition."""
+    """Holds packets or appends them to a run file of this attempt's own, and emits where they are, by partition."""
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
@@ -120,14 +144,14 @@ class _Spill(beam.DoFn):
         self._path = files.join(self._scratch, f"{uuid.uuid4().hex}.run")
         self._sink: Any = None
         self._offset = 0
-        self._held: dict[int, list[bytes]] = {}
-        self._held_bytes = 0
+        self._packets: dict[int, list[bytes]] = {}
+        self._bytes = 0
 
     def process(self, element: tuple[int, bytes]) -> Iterator[tuple[int, bytes]]:
         partition, value = element
-        self._held.setdefault(partition, []).append(value)
-        self._held_bytes += len(value)
-        if self._held_bytes >= _SPILL_BYTES:
+        self._packets.setdefault(partition, []).append(value)
+        self._bytes += len(value)
+        if self._bytes >= _SPILL_BYTES:
             yield from self._flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -139,24 +163,39 @@ class _Spill(beam.DoFn):
             self._sink = None
 
     def _flush(self) -> Iterator[tuple[int, bytes]]:
-        if not self._held:
-            return
+        global _most_held
+        packets, self._packets = self._packets, {}
+        size, self._bytes = self._bytes, 0
+        if 0 < size <= _most_held:
+            _most_held -= size
+            yield from self._hold(packets)
+        elif packets:
+            yield from self._write(packets)
+
+    def _hold(self, packets: dict[int, list[bytes]]) -> Iterator[tuple[int, bytes]]:
+        name = uuid.uuid4().hex
+        held = _held[name] = []
+        for partition in sorted(packets):
+            frames = []
+            for value in packets[partition]:
+                frames.append(_FRAME.pack(value[: ORDER.size], len(held), len(value)))
+                held.append(value)
+            yield partition, _reference(_HELD, name, frames)
+
+    def _write(self, packets: dict[int, list[bytes]]) -> Iterator[tuple[int, bytes]]:
         if self._sink is None:
             files.make_folder(self._scratch)
             self._sink = open(self._path, "wb")  # noqa: SIM115 - closed when the bundle ends
-        name = self._path.encode()
         references = []
-        for partition in sorted(self._held):
+        for partition in sorted(packets):
             frames = []
-            for value in self._held[partition]:
+            for value in packets[partition]:
                 body = memoryview(value)[ORDER.size :]
                 self._sink.write(body)
                 frames.append(_FRAME.pack(value[: ORDER.size], self._offset, len(body)))
                 self._offset += len(body)
-            references.append((partition, b"".join([_STORED, struct.pack("<I", len(name)), name, *frames])))
+            references.append((partition, _reference(_STORED, self._path, frames)))
         self._sink.flush()
-        self._held = {}
-        self._held_bytes = 0
         yield from references
 
 

@@ -100,12 +100,16 @@ def test_packets_go_through_files_only_where_workers_share_a_disk(flags: tuple[s
         made = runner(*flags)
     assert made.arguments == flags, "an engine's flags are its user's"
     assert made.scratch("folder") == ("folder" if run_files else None)
+    assert not made.holds_packets, "other processes could not see them"
 
 
 def test_the_environment_may_choose_the_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANCHORMIX_EXCHANGE", "shuffle")
     assert not runner().run_files
+    assert not runner().holds_packets
     monkeypatch.setenv("ANCHORMIX_EXCHANGE", "files")
+    assert runner().run_files
+    assert not runner().holds_packets
     assert runner("--runner=FlinkRunner").run_files
     monkeypatch.setenv("ANCHORMIX_EXCHANGE", "pigeon")
     with pytest.raises(UsageError, match="files or shuffle") as caught:

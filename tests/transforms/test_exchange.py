@@ -1,4 +1,4 @@
-"""Exchange: the same packets, in key order, by either carrier and however they arrive. Gather: small, sorted, whole."""
+"""Exchange: the same packets, in key order, by any carrier and however they arrive. Gather: small, sorted, whole."""
 
 from __future__ import annotations
 
@@ -62,12 +62,31 @@ def grouped(carried: Iterable[Packet]) -> dict[int, list[bytes]]:
     return {partition: [bytes(body) for body in received(arrived)] for partition, arrived in values.items()}
 
 
+@pytest.fixture(autouse=True)
+def _nothing_held() -> Iterator[None]:
+    yield
+    exchange.hold_packets(0)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(made=PACKETS, bundle=st.integers(1, 7), spill=st.integers(1, 120), shuffle=st.randoms(use_true_random=False))
-def test_both_carriers_deliver_in_key_order_whatever_the_arrival(
-    made: Made, bundle: int, spill: int, shuffle: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@given(
+    made=PACKETS,
+    bundle=st.integers(1, 7),
+    spill=st.integers(1, 120),
+    most_held=st.integers(0, 600),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_carriers_deliver_in_key_order_whatever_the_arrival(
+    made: Made,
+    bundle: int,
+    spill: int,
+    most_held: int,
+    shuffle: random.Random,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exchange, "_SPILL_BYTES", spill)
+    exchange.hold_packets(most_held)
     sent = packets_of(made)
     shuffle.shuffle(sent)
     bundles = [sent[at : at + bundle] for at in range(0, len(sent), bundle)]
@@ -76,6 +95,19 @@ def test_both_carriers_deliver_in_key_order_whatever_the_arrival(
     shuffle.shuffle(stored)
     shuffle.shuffle(inline)
     assert grouped(stored) == grouped(inline) == expected(made)
+    assert sum(len(value) for flushed in exchange._held.values() for value in flushed) <= most_held
+
+
+def test_packets_are_held_up_to_the_bound_and_until_the_pipeline_ends(tmp_path: Path) -> None:
+    made = [(place % 2, 0, place, bytes([place]) * 100) for place in range(8)]
+    bundles = [packets_of(made[:4]), packets_of(made[4:])]
+    exchange.hold_packets(500)
+    stored = list(spilled(bundles, tmp_path))
+    assert len(list(tmp_path.glob("*.run"))) == 1, "the second sender found no room"
+    assert grouped(stored) == grouped(stored) == expected(made), "a repeated bundle receives them again"
+    exchange.hold_packets(500)
+    with pytest.raises(KeyError):
+        grouped(stored)
 
 
 def test_what_an_abandoned_attempt_wrote_does_not_exist(tmp_path: Path) -> None:
@@ -123,19 +155,20 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("carrier", ["files", "shuffle"])
-def test_pipelines_receive_the_same_through_either_carrier(carrier: str, mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("carrier", ["files", "memory", "shuffle"])
+def test_pipelines_receive_the_same_through_any_carrier(carrier: str, mode: str, tmp_path: Path) -> None:
     rng = random.Random(3)
     made = [(rng.randrange(4), place % 5, place, rng.randbytes(rng.randrange(200))) for place in range(300)]
     sent = packets_of(made)
     rng.shuffle(sent)
     report = tmp_path / "report"
+    exchange.hold_packets(1 << 20 if carrier == "memory" else 0)
     options = PipelineOptions([f"--runner={LOCAL_RUNNER}", *MODES[mode]])
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
             | beam.Create(sent).with_output_types(tuple[int, bytes])
-            | Exchange(str(tmp_path / "scratch") if carrier == "files" else None)
+            | Exchange(None if carrier == "shuffle" else str(tmp_path / "scratch"))
             | beam.ParDo(_Deliver())
             | Gather(str(report))
         )
