@@ -47,8 +47,8 @@ def content(sample: Sample) -> bytes:
     return encode_columns(sample.columns())
 
 
-def low_halves(words: Sequence[int]) -> tuple[int, ...]:
-    return tuple((scattered(words) & np.uint64(0xFFFFFFFF)).tolist())
+def high_halves(words: Sequence[int]) -> tuple[int, ...]:
+    return tuple((scattered(words) >> np.uint64(32)).tolist())
 
 
 def held(sample: Sample) -> dict[int, list[tuple[int, tuple[int, ...]]]]:
@@ -84,7 +84,7 @@ def test_the_sample_is_the_shortest_beginning_of_all_texts_that_fills_it(texts: 
     distinct = {(key, language, words) for key, (language, words) in zip(keys, texts, strict=True) if words}
     by_key: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
     for key, language, words in sorted(distinct):
-        by_key.setdefault(key, []).append((language, low_halves(words)[:longest]))
+        by_key.setdefault(key, []).append((language, high_halves(words)[:longest]))
     found = held(sampled(texts, most))
     size = 0
     for key, documents in sorted(by_key.items()):

@@ -16,7 +16,7 @@ from transforms.kernels.diversity.metric import Documents, Metric, Monoid
 from transforms.kernels.diversity.params import DiversityParams
 from transforms.kernels.diversity.sample import Sample, most_sample_bytes
 from transforms.kernels.diversity.similarity import SIMILARITY_BYTES, Similarity
-from transforms.kernels.diversity.table import BIN_ROWS
+from transforms.kernels.diversity.table import BIN_ROWS, Table
 from transforms.kernels.diversity.texts import MOST_TEXT_BYTES, Texts
 from transforms.kernels.text import Words
 
@@ -79,6 +79,15 @@ class Accumulator:
         for part, other_part in zip(self._parts, other._parts, strict=True):
             part.merge(other_part)
 
+    @property
+    def words(self) -> Table:
+        """How often each word occurs."""
+        return self._frequencies.tables[0]
+
+    @property
+    def tokens(self) -> int:
+        return int(self._frequencies.totals[0])
+
     def __add__(self, other: Accumulator) -> Accumulator:
         total = Accumulator(self.params)
         total.merge(self)
@@ -91,7 +100,7 @@ class Accumulator:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Accumulator(documents={self._lengths.documents}, tokens={self._frequencies.totals[0]})"
+        return f"Accumulator(documents={self._lengths.documents}, tokens={self.tokens})"
 
     def __reduce__(self) -> tuple[Callable[[bytes], Accumulator], tuple[bytes]]:
         return Accumulator.from_bytes, (self.to_bytes(),)

@@ -22,7 +22,7 @@ from transforms.kernels.diversity.metric import Documents, Metric
 from transforms.kernels.diversity.table import Bools, Ints, UInts
 from transforms.kernels.hashing import mix64
 
-__all__ = ["MOST_DOCUMENTS", "PARTS", "Sample", "SampledTexts", "most_sample_bytes"]
+__all__ = ["MOST_DOCUMENTS", "PARTS", "HalfHashes", "Sample", "SampledTexts", "halves_of", "most_sample_bytes"]
 
 MOST_DOCUMENTS = 1 << 11
 """Beyond, short documents would cost more by their number than by their words."""
@@ -33,12 +33,14 @@ _DOCUMENT_BYTES = 32
 _MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
 
 HalfHashes = npt.NDArray[np.uint32]
+"""The high halves of the hashes of words: enough to tell some ten thousand apart, they say what a `Table` of any level
+admits, and hold all bits of its last row of bins."""
 
 
 class SampledTexts(NamedTuple):
     """Documents in the order of their keys: document i owns words[offsets[i]:offsets[i + 1]]."""
 
-    words: HalfHashes  # the low halves of the hashes of words: enough to tell some ten thousand apart
+    words: HalfHashes
     offsets: Ints
 
 
@@ -85,7 +87,7 @@ class Sample:
         if not len(places):
             return
         numbers, sizes = numbers[places], sizes[places]
-        taken = words.hashes[_positions(words.offsets[numbers], sizes)].astype("<u4")
+        taken = halves_of(words.hashes[_positions(words.offsets[numbers], sizes)])
         codes = documents.languages
         languages = np.zeros(len(places), np.uint64) if codes is None else codes[numbers]
         self._take(_Documents(keys[places], languages, _orders(taken, sizes), sizes, taken))
@@ -152,6 +154,10 @@ class Sample:
         """The sampled documents of one language: a sample of all of them that were added."""
         mine = self._held.take(self._held.languages == np.uint64(language))
         return SampledTexts(mine.words, np.concatenate([[0], np.cumsum(mine.sizes)]))
+
+
+def halves_of(hashes: UInts) -> HalfHashes:
+    return (hashes >> np.uint64(32)).astype("<u4")
 
 
 def most_sample_bytes(most: int) -> int:
