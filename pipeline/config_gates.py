@@ -90,6 +90,9 @@ def check_gates(gates: Iterable[Gate], full: bool, reference: bool, sources: Ite
         if gate.scope == "reference" and not reference:
             says = "there is no held-out text to measure; name its files under diversity.reference"
             (here / "scope").fail("bad_value", says, gate.scope)
+        if gate.metric in metric_names.HELD_OUT and not reference:
+            says = f"{gate.metric} compares with held-out text; name its files under diversity.reference"
+            (here / "metric").fail("bad_value", says, gate.metric)
         if not full and gate.metric in metric_names.FULL:
             core = " | ".join(metric_names.CORE)
             says = f"needs diversity.metrics: full, and that is core; set it, or choose one of {core}"

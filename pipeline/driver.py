@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import __version__, publish, settings
+from pipeline.baselines import judge_baselines, prepare_baseline, write_baseline
 from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
@@ -46,6 +47,7 @@ from pipeline.verify import Verification, audit_mix, verify_mix
 from pipeline.verify_origins import CustodyCheck
 from transforms import files
 from transforms.batches import unpack
+from transforms.diversity import Baseline
 from transforms.exchange import gathered
 from transforms.kernels import mixture as kernel
 from transforms.kernels.audit import ShardAudit, Totals
@@ -226,20 +228,23 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
-        measured = _judge_inputs(config, builder, indexed)
+        baseline = prepare_baseline(indexed.facts, indexed.reference, files.join(builder.scratch, "held-out"))
+        measured = _judge_inputs(config, builder, indexed, baseline)
         planned = make_plan(config, params, builder, indexed)
         digest = _mix_digest(config, indexed, planned, builder.tokenizer)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id) as folder:
-            written = _write(config, builder, indexed, planned, digest, folder, measured)
+            written = _write(config, builder, indexed, planned, digest, folder, measured, baseline)
             removed = near_duplicate_rates(indexed.fates.accounts)
-            diversity = publish.write_diversity(folder, [*measured, *written.diversity, *removed])
+            judged = judge_baselines([*measured, *written.diversity])
+            diversity = publish.write_diversity(folder, [*judged.reports, *removed])
             gates = judge_gates(config.diversity.fail_if, diversity)
             publish.write_inputs(folder, indexed)
             publish.copy_custody(folder / "custody", indexed.custody)
             publish.write_config(folder, config)
             claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates)
+            claims = replace(claims, baseline=write_baseline(folder, config, indexed.reference, judged))
             inputs = pq.read_table(folder / "inputs.parquet")
             # Fates are taken from the index; what they verify is held against the signatures once more.
             custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
@@ -281,11 +286,12 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "survival": manifest["survival"],
             "duplicates": manifest["duplicates"],
             "gates": manifest["gates"],
+            "baseline": manifest["baseline"],
         },
     )
 
 
-def _judge_inputs(config: Config, builder: IndexBuilder, indexed: Indexed) -> list[bytes]:
+def _judge_inputs(config: Config, builder: IndexBuilder, indexed: Indexed, baseline: Baseline) -> list[bytes]:
     """Judge the gates of input scopes, where there are any, before anything is planned; returns what was measured."""
     from pipeline import graphs
 
@@ -295,9 +301,10 @@ def _judge_inputs(config: Config, builder: IndexBuilder, indexed: Indexed) -> li
     report = files.join(builder.scratch, "inputs.report")
     splits, reference = indexed.facts.tasks(), indexed.reference.tasks()
     params = settings.diversity_params(config)
-    builder.runner.run("measure", indexed.facts.weight, graphs.inputs(splits, reference, params, report))
+    builder.runner.run("measure", indexed.facts.weight, graphs.inputs(splits, reference, params, baseline, report))
     measured = gathered(report)
-    rows = publish.diversity_table([*measured, *near_duplicate_rates(indexed.fates.accounts)])
+    judged = judge_baselines(measured).reports
+    rows = publish.diversity_table([*judged, *near_duplicate_rates(indexed.fates.accounts)])
     judge_gates(gates, rows, inputs_only=True)
     return measured
 
@@ -316,6 +323,7 @@ def _write(
     digest: str,
     folder: Path,
     measured: Sequence[bytes],
+    baseline: Baseline,
 ) -> Written:
     """Write shards and fates; what is `measured` of the input already is not measured again."""
     from pipeline import graphs
@@ -351,7 +359,8 @@ def _write(
     )
     tasks = _mix_tasks(indexed)
     splits, reference = ([], []) if measured else (indexed.facts.tasks(), indexed.reference.tasks())
-    builder.runner.run("mix", indexed.facts.weight, graphs.mix(tasks, splits, reference, transform, statistics))
+    graph = graphs.mix(tasks, splits, reference, transform, baseline, statistics)
+    builder.runner.run("mix", indexed.facts.weight, graph)
     reports = [json.loads(part) for part in gathered(report)]
     builder.judge_unchanged(indexed.facts, reports)
     judge_layout(reports)
@@ -420,6 +429,7 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "survival": standing.get("survival", {}),
             "duplicates": standing.get("duplicates", {}),
             "gates": standing.get("gates", []),
+            "baseline": standing.get("baseline", {}),
         },
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 
 from transforms.dedup import FindDuplicates
-from transforms.diversity import MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
+from transforms.diversity import Baseline, MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
 from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
 from transforms.kernels.diversity import DiversityParams
@@ -71,28 +71,39 @@ def totals(tasks: Sequence[bytes], transform: CountStrata) -> Define:
     return define
 
 
-def inputs(splits: Sequence[bytes], reference: Sequence[bytes], params: DiversityParams, report: str) -> Define:
+def inputs(
+    splits: Sequence[bytes], reference: Sequence[bytes], params: DiversityParams, baseline: Baseline, report: str
+) -> Define:
     """Measure what would go into a mix, and what was held out, before there is one."""
 
     def define(pipeline: beam.Pipeline) -> None:
-        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params)
+        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params, baseline)
         held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
-        _ = (read, held_out) | "Statistics" >> beam.Flatten() | "MeasureDiversity" >> MeasureDiversity(report)
+        _ = (read, held_out) | "Statistics" >> beam.Flatten() | "MeasureDiversity" >> MeasureDiversity(report, baseline)
 
     return define
 
 
 def mix(
-    tasks: Sequence[bytes], splits: Sequence[bytes], reference: Sequence[bytes], transform: WriteMix, diversity: str
+    tasks: Sequence[bytes],
+    splits: Sequence[bytes],
+    reference: Sequence[bytes],
+    transform: WriteMix,
+    baseline: Baseline,
+    diversity: str,
 ) -> Define:
     """Write the mix, and measure what went in, what came out, and what was held out."""
 
     def define(pipeline: beam.Pipeline) -> None:
         written = pipeline | "Tasks" >> Tasks(tasks) | "WriteMix" >> transform
         params = transform.settings.diversity
-        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params)
+        read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params, baseline)
         held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
         mixed = written | "ScopesOfShards" >> beam.FlatMap(of_shard).with_output_types(tuple[bytes, bytes])
-        _ = (read, held_out, mixed) | "Statistics" >> beam.Flatten() | "MeasureDiversity" >> MeasureDiversity(diversity)
+        _ = (
+            (read, held_out, mixed)
+            | "Statistics" >> beam.Flatten()
+            | "MeasureDiversity" >> MeasureDiversity(diversity, baseline)
+        )
 
     return define

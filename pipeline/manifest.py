@@ -136,6 +136,7 @@ class MixClaims:
     duplicates: Mapping[str, Any] = field(default_factory=dict)  # what was removed for what, by provenance
     gates: Sequence[Mapping[str, Any]] = ()  # how each bound of `diversity.fail_if` stands
     reference: Mapping[str, Any] | None = None  # what was held out, by content
+    baseline: Mapping[str, Any] = field(default_factory=dict)  # what differs from held-out human text, by scope
     notes: Sequence[str] = ()
     not_checked: Sequence[str] = ()
 
@@ -381,6 +382,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "contested": dict(claims.contested),
         "survival": dict(claims.survival),
         "duplicates": dict(claims.duplicates),
+        "baseline": dict(claims.baseline),
         "gates": [dict(gate) for gate in claims.gates],
         "reference": None if claims.reference is None else dict(claims.reference),
         "tokens": dict(claims.tokens),

@@ -25,6 +25,7 @@ from rich.text import Text
 from pipeline.errors import UsageError
 from pipeline.gates import gate_line
 from pipeline.manifest import MANIFEST, RuleClaim, named_rules
+from pipeline.report_baseline import BASELINE_STYLE, baseline_lines, baseline_section
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
 from transforms.kernels.schemas import Provenance
@@ -81,6 +82,8 @@ def verdict_table(
     console.survival(manifest.get("survival"))
     console.table(*_gates_table(manifest), right=0)
     console.verification(verification)
+    for line in baseline_lines(manifest.get("baseline", {})):
+        console.line("Baseline: ", line)
     for note in manifest.get("notes", ()):
         console.line("Note: ", note)
     console.line("\nOutput: ", str(output))
@@ -332,7 +335,8 @@ def write_report(out: str | Path) -> Path:
     try:
         manifest = json.loads((out / MANIFEST).read_bytes())
         diversity = pq.read_table(out / "diversity.parquet") if (out / "diversity.parquet").exists() else None
-        page = _page(manifest, diversity)
+        baseline = json.loads((out / "baseline.json").read_bytes()) if (out / "baseline.json").exists() else None
+        page = _page(manifest, diversity, baseline)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise UsageError(
             "no_mix",
@@ -345,7 +349,7 @@ def write_report(out: str | Path) -> Path:
     return path
 
 
-def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
+def _page(manifest: Mapping[str, Any], diversity: pa.Table | None, baseline: Mapping[str, Any] | None = None) -> str:
     totals, measure = manifest["totals"], manifest["measure"]
     human = manifest["achieved"].get("human_verified", {}).get("overall")
     lead = f"{_share(human)} of {measure} are verified human text" if human else "No floor on verified human text"
@@ -372,6 +376,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
         _section("Duplicates: what gave way to what", _removed(manifest.get("duplicates"))),
         _section("Shards", _shards(manifest)),
         _section("Gates", _table(*_gates_table(manifest), text=2) if manifest.get("gates") else ""),
+        _section("Compared with human text", baseline_section(baseline, manifest["baseline"]) if baseline else ""),
         _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
         _section("Custody", _custody(manifest)),
         _section("Notes", _list(manifest["notes"])),
@@ -379,7 +384,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None) -> str:
         _section("Identity", _identity(manifest)),
     ]
     body = "\n".join(part for part in parts if part)
-    return _TEMPLATE.replace("{{style}}", _STYLE).replace("{{body}}", body)
+    return _TEMPLATE.replace("{{style}}", _STYLE + BASELINE_STYLE).replace("{{body}}", body)
 
 
 def _section(title: str, content: str) -> str:

@@ -67,7 +67,8 @@ _FILES_AS_WRITTEN = (
     "fates/: id, doc_id, reason, partner and similarity are taken as written, because the text of dropped documents is "
     "not in the mix; only their number by source and fate is counted",
     "inputs.parquet: bytes, rows and bad_records are taken as written, and sha256 is not compared with the input files",
-    "diversity.parquet, README.md, croissant.json, report.html, config.yaml, run.json: not read, and not signed",
+    "diversity.parquet, baseline.json, README.md, croissant.json, report.html, config.yaml, run.json: not read, "
+    "and not signed",
 )
 
 _Read = TypeVar("_Read")
@@ -427,8 +428,8 @@ def _not_checked(
     told += _FILES_AS_WRITTEN
     if levels[SIGNED].status != "reached":
         told.append(
-            "epochs, custody, notes, duplicates, gates, reference, the kinds in summary, each source's tags and "
-            f"bad_records, survival's tokens and its steps by provenance in {MANIFEST}: claims that nothing but a "
+            "epochs, custody, notes, duplicates, baseline, gates, reference, the kinds in summary, each source's tags "
+            f"and bad_records, survival's tokens and its steps by provenance in {MANIFEST}: claims that nothing but a "
             "signature vouches for"
         )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]

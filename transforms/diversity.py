@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from transforms import files
 from transforms.batches import Split
 from transforms.exchange import Gather
 from transforms.kernels.diversity import Accumulator, DiversityParams, most_bytes
+from transforms.kernels.diversity.held_out import HeldOut
+from transforms.kernels.metric_names import BASELINE_SCOPES
 from transforms.sidecars import SplitDiversity, diversity_path
 
 Scoped = tuple[bytes, bytes]
@@ -28,6 +32,39 @@ def scope_key(scope: str, name: str) -> bytes:
     return json.dumps([scope, name]).encode()
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """What scopes are held against: the packed `HeldOut` at `path`, if there is held-out text.
+
+    `n_files` says of how many input files a scope is a mixture, by source and, under None, of all that was read.
+    """
+
+    path: str | None = None
+    n_files: Mapping[str | None, int] | None = None
+
+    def row(self, scope: str, name: str, total: Accumulator, source: str | None = None) -> bytes:
+        """The metrics of one scope, with how it stands among human works."""
+        metrics = total.values()
+        row: dict[str, Any] = {"scope": scope, "name": name}
+        if self.path is not None and scope != "reference":
+            held_out = _held_out(self.path)
+            metrics += held_out.metrics(total)
+            if scope in BASELINE_SCOPES:
+                row["baseline"] = held_out.standing(total, source, self._files_of(scope, source))
+        row["values"] = [[metric.name, metric.value, metric.n, metric.method] for metric in metrics]
+        return json.dumps(row, sort_keys=True).encode()
+
+    def _files_of(self, scope: str, source: str | None) -> int:
+        """A provenance or a generator may be that of a single file, which differs most from others."""
+        alone = scope in ("input_shard", "provenance", "generator")
+        return 1 if alone else (self.n_files or {}).get(source, 1)
+
+
+@lru_cache(maxsize=1)
+def _held_out(path: str) -> HeldOut:
+    return HeldOut.from_bytes(files.read_bytes(path))
+
+
 @dataclass
 class ReadSplitStatistics(beam.PTransform):
     """Splits in; out come the finished rows of their shards, and what they add to every larger scope.
@@ -37,13 +74,14 @@ class ReadSplitStatistics(beam.PTransform):
     """
 
     params: DiversityParams
+    baseline: Baseline
 
     def expand(self, splits: Any) -> Any:
         return (
             splits
             | "ByShard" >> beam.Map(_by_shard).with_output_types(tuple[bytes, bytes])
             | "GroupSplits" >> beam.GroupByKey()
-            | "AddUpShards" >> beam.ParDo(_AddUpShards(self.params)).with_output_types(Scoped)
+            | "AddUpShards" >> beam.ParDo(_AddUpShards(self.params, self.baseline)).with_output_types(Scoped)
         )
 
 
@@ -87,6 +125,10 @@ class _AddUp(beam.DoFn):
 
 
 class _AddUpShards(_AddUp):
+    def __init__(self, params: DiversityParams, baseline: Baseline) -> None:
+        super().__init__(params)
+        self._baseline = baseline
+
     def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
         key, splits = element
         source, shard = json.loads(key)
@@ -97,7 +139,7 @@ class _AddUpShards(_AddUp):
                     self._hold("language", language, part)
                 whole.merge(part)
         self._hold("source", source, whole)
-        yield FINISHED, _row("input_shard", f"{source}/{shard}", whole)
+        yield FINISHED, self._baseline.row("input_shard", f"{source}/{shard}", whole, source)
         if len(self._held) > self._most_scopes:
             yield from self._pass_on()
 
@@ -136,6 +178,7 @@ class MeasureDiversity(beam.PTransform):
     """Scoped parts in; one row of metrics per scope and name, gathered in the file `report`."""
 
     report: str
+    baseline: Baseline
 
     def expand(self, parts: Any) -> Any:
         finished = parts | "Finished" >> beam.FlatMapTuple(_finished_row).with_output_types(bytes)
@@ -143,7 +186,7 @@ class MeasureDiversity(beam.PTransform):
             parts
             | "Unfinished" >> beam.Filter(_is_unfinished).with_output_types(Scoped)
             | "AddUp" >> beam.CombinePerKey(AddAccumulators())
-            | "Values" >> beam.MapTuple(_measured).with_output_types(bytes)
+            | "Values" >> beam.ParDo(_Measure(self.baseline)).with_output_types(bytes)
         )
         return (finished, added_up) | "Rows" >> beam.Flatten() | Gather(self.report)
 
@@ -197,11 +240,11 @@ def _merged(parts: Iterable[list[Accumulator] | bytes]) -> Accumulator:
     return total or Accumulator.zero()
 
 
-def _measured(key: bytes, total: bytes) -> bytes:
-    scope, name = json.loads(key)
-    return _row(scope, name, Accumulator.from_bytes(total))
+class _Measure(beam.DoFn):
+    def __init__(self, baseline: Baseline) -> None:
+        self._baseline = baseline
 
-
-def _row(scope: str, name: str, total: Accumulator) -> bytes:
-    values = [[metric.name, metric.value, metric.n, metric.method] for metric in total.values()]
-    return json.dumps({"scope": scope, "name": name, "values": values}, sort_keys=True).encode()
+    def process(self, element: Scoped) -> Iterator[bytes]:
+        key, total = element
+        scope, name = json.loads(key)
+        yield self._baseline.row(scope, name, Accumulator.from_bytes(total), name if scope == "source" else None)

@@ -509,7 +509,15 @@ def test_what_is_taken_as_written_is_named(honest: mixes.Mix) -> None:
     unsigned, signed = "\n".join(verify_mix(honest.out).not_checked), "\n".join(verify(honest).not_checked)
     columns = ("language", "license", "doc_id", "represents", "kept columns", "evidence")
     accounts = ("fates/: id", "partner", "reason", "inputs.parquet: bytes, rows and bad_records")
-    files = ("diversity.parquet", "README.md", "croissant.json", "report.html", "config.yaml", "run.json")
+    files = (
+        "diversity.parquet",
+        "baseline.json",
+        "README.md",
+        "croissant.json",
+        "report.html",
+        "config.yaml",
+        "run.json",
+    )
     for name in (*columns, *accounts, *files):
         assert name in unsigned, name
         assert name in signed, name

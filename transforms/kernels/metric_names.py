@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CORE", "FULL", "INPUT_SCOPES", "METRICS", "MIX_SCOPES", "SCOPES", "scopes_of"]
+__all__ = [
+    "BASELINE_SCOPES",
+    "CORE",
+    "FULL",
+    "HELD_OUT",
+    "INPUT_SCOPES",
+    "METRICS",
+    "MIX_SCOPES",
+    "SCOPES",
+    "scopes_of",
+]
 
 INPUT_SCOPES = ("input_shard", "source", "language", "corpus", "reference")
 """Of input documents: known before a mix is planned."""
@@ -29,9 +39,26 @@ FULL = (
 )
 """Measured with `diversity.metrics: full`."""
 
-METRICS = (*CORE, *FULL)
+BASELINE_SCOPES = ("input_shard", "source", "corpus", *MIX_SCOPES)
+"""What is held against works of held-out text; of a language it is not known from how many files it comes."""
+
+_BANDS = ("1", "2_3", "4_7", "8_15")
+_OF_BASELINE = ("baseline_p", "baseline_q", "baseline_effect", "differs_from_baseline")
+
+HELD_OUT = (
+    *("jsd_reference", "tail_coverage"),
+    *(f"{metric}_{band}" for metric in ("tail_coverage", "missing_rare") for band in _BANDS),
+    *_OF_BASELINE,
+)
+"""Measured with `diversity.reference`."""
+
+METRICS = (*CORE, *FULL, *HELD_OUT)
 
 
 def scopes_of(metric: str) -> tuple[str, ...]:
     """Where a metric can have a value."""
+    if metric in _OF_BASELINE:
+        return BASELINE_SCOPES
+    if metric in HELD_OUT:
+        return tuple(scope for scope in SCOPES if scope != "reference")
     return _OF_REMOVAL.get(metric, SCOPES)

@@ -24,6 +24,7 @@ from transforms.kernels.diversity.sample import SampledTexts
 from transforms.kernels.diversity.table import Floats, UInts
 
 __all__ = [
+    "FALSE_DISCOVERIES",
     "LEAST_SIZE",
     "LEAST_WORKS",
     "MEASURES",
@@ -37,6 +38,8 @@ __all__ = [
     "largest_size",
 ]
 
+FALSE_DISCOVERIES = 0.05
+"""The greatest share of the scopes said to differ that may do so by chance."""
 LEAST_SIZE = 1 << 10
 LEAST_WORKS = 8
 """Fewer say too little of how works differ: of eight, a measure lies five deviations off once in a thousand times."""
@@ -139,7 +142,7 @@ def largest_size(words: int, most: int) -> int:
 
 
 class Against:
-    """One language's reference, with the nulls that have been asked of it; not to be shared between threads."""
+    """One language's reference, with the nulls that have been asked of it."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
@@ -269,11 +272,11 @@ class Null:
     def _chance(self, score: float) -> float:
         """That the greatest of all measures strays so far: simulated, and far out, where hardly any did, at most the
         sum of the chances of each."""
-        from scipy.stats import t
+        from scipy.special import stdtr
 
         beyond = _SIMULATED - int(np.searchsorted(self._greatest, score))
         simulated = (1 + beyond) / (1 + _SIMULATED)
-        return min(simulated, float(t.sf(score, self._freedom)) * int(self._varies.sum()), 1.0)
+        return min(simulated, float(stdtr(self._freedom, -score)) * int(self._varies.sum()), 1.0)
 
 
 def measures_of(drawn: Drawn, references: Sequence[Reference]) -> list[float]:
@@ -289,7 +292,7 @@ def measures_of(drawn: Drawn, references: Sequence[Reference]) -> list[float]:
         float(np.mean([reference.coverage(met).share for reference in references])),
         *distinct,
         float(np.log2(size) - (counts * np.log2(counts)).sum() / size),
-        float((counts * (counts - 1.0)).sum() / (size * (size - 1.0))),
+        float((counts * (counts - 1.0)).sum() / max(1.0, size * (size - 1.0))),
         float(np.mean([reference.divergence(met) for reference in references])),
     ]
 

@@ -70,11 +70,19 @@ class Reference:
     """The words of one language's reference, and its works."""
 
     def __init__(
-        self, words: HalfHashes, counts: Ints, level: int, bins: Ints, tokens: int, works: Sequence[Work]
+        self,
+        words: HalfHashes,
+        counts: Ints,
+        level: int,
+        keep: int,
+        bins: Ints,
+        tokens: int,
+        works: Sequence[Work],
     ) -> None:
         self.words = words
         self.counts = counts
         self.level = level
+        self.keep = keep
         self.bins = bins
         self.tokens = tokens
         self.works = tuple(works)
@@ -104,7 +112,15 @@ class Reference:
                     Work(name, domain, texts, accumulator.tokens, counts, _bins_of(accumulator.words, total.n_bins))
                 )
         words = halves_of(entries[:, KEY])
-        return cls(words, entries[:, COUNT].astype(np.int64), total.level, _bins_of(total, total.n_bins), tokens, works)
+        return cls(
+            words,
+            entries[:, COUNT].astype(np.int64),
+            total.level,
+            total.keep,
+            _bins_of(total, total.n_bins),
+            tokens,
+            works,
+        )
 
     def without(self, works: Sequence[int]) -> Reference:
         """What is left of the words when these works are taken out."""
@@ -116,14 +132,11 @@ class Reference:
             counts -= work.counts
             bins -= work.bins
             tokens -= work.tokens
-        return Reference(self.words, counts, self.level, bins, tokens, ())
+        return Reference(self.words, counts, self.level, self.keep, bins, tokens, ())
 
-    @property
-    def method(self) -> str:
-        """How what is known of all its words came about."""
-        if self.level == 0:
-            return "exact"
-        return f"bins-{len(self.bins)}+sample-{len(self.words)}"
+    def method(self, size: int) -> str:
+        """How what a text of so many words has in common with all of these was found."""
+        return f"words-{size}" + (f"+bins-{len(self.bins)}+sample-{self.keep}" if self.level else "")
 
     def meet(self, counted: WordCounts) -> Met:
         """A text's words beside the reference's; what is left of the reference without some works has the same."""
@@ -166,7 +179,12 @@ class Reference:
         return min(max(0.0, float(diverging.sum()) + more * 2.0**self.level), 1.0)
 
     def columns(self) -> list[Column]:
-        found: list[Column] = [self.words, self.counts, np.array([self.level, self.tokens, len(self.works)]), self.bins]
+        found: list[Column] = [
+            self.words,
+            self.counts,
+            np.array([self.level, self.keep, self.tokens, len(self.works)]),
+            self.bins,
+        ]
         for work in self.works:
             names = np.frombuffer(f"{work.domain}\0{work.name}".encode(), np.uint8)
             found += [names, work.texts.words, work.texts.offsets, np.array([work.tokens]), work.counts, work.bins]
@@ -175,7 +193,7 @@ class Reference:
     @classmethod
     def read(cls, columns: Columns) -> Reference:
         words, counts = columns.take().astype("<u4"), columns.take().astype(np.int64)
-        level, tokens, n_works = columns.take().tolist()
+        level, keep, tokens, n_works = columns.take().tolist()
         bins = columns.take().astype(np.int64)
         works = []
         for _ in range(n_works):
@@ -185,7 +203,7 @@ class Reference:
             works.append(
                 Work(name, domain, texts, own, columns.take().astype(np.int64), columns.take().astype(np.int64))
             )
-        return cls(words, counts, level, bins, tokens, works)
+        return cls(words, counts, level, keep, bins, tokens, works)
 
 
 def _place(name: str) -> int:

@@ -1,0 +1,194 @@
+"""Held-out human text as the baseline of everything else: made ready for workers, and judged by the driver.
+
+Workers say of each scope how likely a work of the reference is to be as far off; which of many scopes differ is
+decided here, over all of a kind, since each has its own chance of being off by accident.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline import settings
+from pipeline.catalog import REFERENCE
+from pipeline.config import Config
+from pipeline.layers import Facts, ReadShard
+from pipeline.vanished import spelled
+from transforms import files
+from transforms.diversity import Baseline
+from transforms.kernels.diversity import Accumulator, language_key
+from transforms.kernels.diversity.baseline import FALSE_DISCOVERIES, LEAST_SIZE, LEAST_WORKS, MEASURES, adjusted
+from transforms.kernels.diversity.held_out import HeldOut
+from transforms.kernels.diversity.reference import Reference
+from transforms.sidecars import SplitDiversity, diversity_path
+
+__all__ = ["BASELINE", "Judged", "judge_baselines", "prepare_baseline", "write_baseline"]
+
+BASELINE = "baseline.json"
+_MOST_NAMED = 20
+_ALARMS = {measure.name: measure.alarm for measure in MEASURES}
+_NO_LANGUAGE = "(not stated)"
+
+
+def prepare_baseline(facts: Facts, reference: Facts, path: str) -> Baseline:
+    """Write what workers need of the reference; nothing where there is none."""
+    if not reference.shards:
+        return Baseline()
+    by_language: dict[str, list[ReadShard]] = defaultdict(list)
+    for shard in reference.shards:
+        for language in _accumulators(shard):
+            by_language[language].append(shard)
+    held_out = HeldOut({language: _reference(language, shards) for language, shards in sorted(by_language.items())})
+    files.write_bytes(path, held_out.to_bytes())
+    return Baseline(path, _mixture_of(facts))
+
+
+def _accumulators(shard: ReadShard) -> dict[str, Accumulator]:
+    """Of one file, by language."""
+    found: dict[str, Accumulator] = {}
+    for split in shard.splits:
+        for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
+            if language in found:
+                found[language].merge(part)
+            elif language != SplitDiversity.OTHERS:
+                found[language] = part
+    return found
+
+
+def _reference(language: str, shards: Sequence[ReadShard]) -> Reference:
+    def read() -> Iterator[tuple[str, str, Accumulator]]:
+        for shard in shards:
+            yield shard.shard.name, domain_of(shard.shard.name), _accumulators(shard)[language]
+
+    return Reference.of(read, language_key(language))
+
+
+def domain_of(shard: str) -> str:
+    """The folder of a file of the reference, if it is in one: the name of the source it is the baseline of."""
+    folder, *below = PurePosixPath(shard).parts
+    return folder if below else ""
+
+
+def _mixture_of(facts: Facts) -> dict[str | None, int]:
+    """How many files of equal size each source, and everything, has the same variety as (inverse Simpson)."""
+    words: dict[str | None, list[int]] = defaultdict(list)
+    for shard in facts.shards:
+        for name in (shard.shard.source, None):
+            words[name].append(shard.total("words"))
+    return {name: max(1, sum(of) ** 2 // max(1, sum(n * n for n in of))) for name, of in words.items()}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of all comparisons: `reports` with their verdicts as metrics, and what to tell people."""
+
+    reports: list[bytes]
+    found: list[dict[str, Any]] = field(default_factory=list)  # one entry for each scope that could have a baseline
+
+    @property
+    def differing(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.found if entry.get("differs")]
+
+
+def judge_baselines(reports: Sequence[bytes]) -> Judged:
+    """False discoveries are bounded over all scopes of a kind; what differs is also off by enough to matter."""
+    rows = [json.loads(report) for report in reports]
+    names = _language_names(rows)
+    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        told = row.get("baseline")
+        if told is not None:
+            language = names.get(told["language"])
+            entry = {"scope": row["scope"], "name": row["name"], **told, "language": language}
+            if told.get("none") == "language":
+                entry["none"] = f"no held-out text of language {language or _NO_LANGUAGE}"
+            kinds[row["scope"]].append(entry)
+    verdicts: dict[tuple[str, str], list[list[Any]]] = {}
+    for entries in kinds.values():
+        compared = sorted((entry for entry in entries if "p" in entry), key=lambda entry: entry["name"])
+        for entry, q in zip(compared, adjusted([entry["p"] for entry in compared]), strict=True):
+            entry["q"] = q
+            entry["differs"] = q <= FALSE_DISCOVERIES and entry["is_large"]
+            verdicts[entry["scope"], entry["name"]] = _metrics(entry, len(compared))
+    made = []
+    for row in rows:
+        row.pop("baseline", None)
+        row["values"] = [*row["values"], *verdicts.get((row["scope"], row["name"]), ())]
+        made.append(json.dumps(row, sort_keys=True).encode())
+    found = sorted((entry for entries in kinds.values() for entry in entries), key=lambda e: (e["scope"], e["name"]))
+    return Judged(made, found)
+
+
+def _metrics(entry: Mapping[str, Any], compared: int) -> list[list[Any]]:
+    size, driver = entry["size"], entry["driver"]
+    null = f"max-T over {len(MEASURES)} metrics, {entry['works']} files"
+    return [
+        ["baseline_p", entry["p"], size, null],
+        ["baseline_q", entry["q"], size, f"Benjamini-Hochberg over {compared}"],
+        ["baseline_effect", entry["measures"][driver]["effect"], size, f"{driver}, against the median"],
+        ["differs_from_baseline", float(entry["differs"]), size, f"q <= {FALSE_DISCOVERIES} and effect"],
+    ]
+
+
+def _language_names(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    names = {0: ""}
+    for row in rows:
+        kind, _, language = row["name"].partition(":")
+        if row["scope"] == "reference" and kind == "language":
+            names[language_key(language)] = language
+        elif row["scope"] == "language":
+            names[language_key(row["name"])] = row["name"]
+    return names
+
+
+def write_baseline(folder: Path, config: Config, reference: Facts, judged: Judged) -> dict[str, Any]:
+    """baseline.json, every comparison with its examples; returns what the manifest says of it."""
+    if not reference.shards:
+        return {}
+    columns = settings.source_settings(config)[REFERENCE].columns
+    keys = ("absent", "absent_pairs")
+    wanted = {key for entry in judged.differing for name in keys for key in entry[name]}
+    spelling = spelled(reference.splits, columns, wanted) if wanted else {}
+    found = []
+    for entry in judged.found:
+        told = {name: value for name, value in entry.items() if name not in keys}
+        if entry.get("differs"):
+            told |= {name: [spelling[key] for key in entry[name] if key in spelling] for name in keys}
+        found.append(told)
+    content = {
+        "measures": [vars(measure) for measure in MEASURES],
+        "false_discoveries": FALSE_DISCOVERIES,
+        "least_files": LEAST_WORKS,
+        "least_words": LEAST_SIZE,
+        "scopes": found,
+    }
+    (folder / BASELINE).write_text(
+        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return _summary(found)
+
+
+def _summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    scopes: dict[str, dict[str, Any]] = {}
+    for entry in found:
+        of = scopes.setdefault(entry["scope"], {"compared": 0, "differing": 0, "no_baseline": {}, "differ": []})
+        if "none" in entry:
+            of["no_baseline"][entry["none"]] = of["no_baseline"].get(entry["none"], 0) + 1
+            continue
+        of["compared"] += 1
+        if entry["differs"]:
+            of["differing"] += 1
+            of["differ"].append(
+                {
+                    **{name: entry[name] for name in ("name", "driver", "p", "q", "absent")},
+                    "effect": entry["measures"][entry["driver"]]["effect"],
+                    "alarm": _ALARMS[entry["driver"]],
+                }
+            )
+    for of in scopes.values():
+        of["differ"] = sorted(of["differ"], key=lambda entry: (entry["q"], entry["p"], entry["name"]))[:_MOST_NAMED]
+    return scopes
