@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -135,11 +135,10 @@ def _survival(config: Config, indexed: Indexed, planned: Planned | None = None) 
     if planned is None:
         return survival(indexed.fates.accounts, names)
     taken: dict[tuple[str, str], tuple[int, int]] = {}
-    for stratum in planned.strata:
-        key = stratum.source, stratum.provenance.label
-        found = _distinct_taken(planned, stratum)
+    for outcome in planned.plan.strata:
+        key = outcome.stratum.source, outcome.stratum.provenance.label
         documents, tokens = taken.get(key, (0, 0))
-        taken[key] = documents + found.documents, tokens + found.tokens
+        taken[key] = documents + outcome.distinct.documents, tokens + outcome.distinct.tokens
     return survival(indexed.fates.accounts, names, taken)
 
 
@@ -525,8 +524,7 @@ def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, So
     left: dict[str, Counter[str]] = {source.name: Counter() for source in config.sources}
     binding = [rule for rule in planned.plan.rules if rule.kind == "cap" and rule.binds]
     for outcome in planned.plan.strata:
-        distinct = _distinct_taken(planned, outcome.stratum).documents
-        missing = outcome.available.documents - distinct
+        missing = outcome.available.documents - outcome.distinct.documents
         if missing:
             reason = "over_cap" if any(_in_scope(outcome.stratum, cap) for cap in binding) else "not_selected"
             left[outcome.stratum.source][reason] += missing
@@ -553,27 +551,10 @@ def _made(planned: Planned) -> Made:
         stratum, taken = outcome.stratum, outcome.taken
         if stratum.kind is None or not taken.documents:
             continue
-        total = Totals(taken.documents, _distinct_taken(planned, stratum).documents, taken.tokens, taken.bytes)
+        total = Totals(taken.documents, outcome.distinct.documents, taken.tokens, taken.bytes)
         kinds = found[stratum.source, stratum.provenance.label, stratum.generator]
         kinds[stratum.kind] = kinds[stratum.kind].plus(total) if stratum.kind in kinds else total
     return found
-
-
-class _Distinct(NamedTuple):
-    documents: int
-    tokens: int
-
-
-def _distinct_taken(planned: Planned, stratum: Stratum) -> _Distinct:
-    """Documents of a stratum that are in the mix at least once, and their tokens without repeats."""
-    number = planned.strata.index(stratum)
-    assign = planned.plan.assign
-    rows = (np.asarray(assign.stratum) == number) & (np.asarray(assign.copy) == 0)
-    cells = planned.cells
-    mine = np.asarray(cells.stratum) == number
-    taken = np.isin(np.asarray(cells.bucket)[mine], np.asarray(assign.bucket)[rows])
-    documents, tokens = (np.asarray(column)[mine][taken].sum() for column in (cells.documents, cells.tokens))
-    return _Distinct(int(documents), int(tokens))
 
 
 def _in_scope(stratum: Stratum, cap: RuleOutcome) -> bool:

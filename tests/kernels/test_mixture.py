@@ -26,7 +26,7 @@ from transforms.kernels.mixture import (
     floor_table,
     plan_mixture,
 )
-from transforms.kernels.mixture_rules import demand
+from transforms.kernels.mixture_demand import Columns, demand
 from transforms.kernels.schemas import Provenance
 
 VERIFIED = Stratum("press", Provenance.HUMAN_VERIFIED)
@@ -154,9 +154,9 @@ def largest_by_exhaustion(strata: Sequence[Stratum], cells: Cells, params: Mixtu
         for s, stratum in enumerate(strata)
     ]
     assert prod(len(row) + 1 for row in steps) < 20_000
-    asked = demand(strata, [sum(row) for row in steps], params)
+    asked = demand(Columns(strata), np.array([sum(row) for row in steps], np.int64), params)
     least_amounts = params.if_short == "fail"
-    constraints = [c for c in asked.constraints if least_amounts or not c.is_amount_floor]
+    constraints = [c for c in asked.constraints(np.arange(len(strata))) if least_amounts or not c.is_amount_floor]
     choices = [
         sorted({0, *itertools.accumulate(row)}) if ok else [0] for row, ok in zip(steps, asked.allowed, strict=True)
     ]

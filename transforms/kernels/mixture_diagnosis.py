@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from transforms.kernels.mixture_demand import Constraint
 from transforms.kernels.mixture_levels import TOLERANCE, Levels
-from transforms.kernels.mixture_rules import VERIFIED, Constraint, InfeasibleMixture, MixtureParams, Stratum
+from transforms.kernels.mixture_rules import VERIFIED, Bools, InfeasibleMixture, MixtureParams
 
 CONFLICT_TOTAL = 1e-3
 """Part of all text in the mix that conflicting rules are tried on; the empty mix would satisfy all shares."""
 
 
 def diagnose(
-    strata: Sequence[Stratum],
+    is_verified: Bools,
     capacity: Sequence[int],
     params: MixtureParams,
     constraints: Sequence[Constraint],
@@ -24,7 +25,7 @@ def diagnose(
     """The error to raise; `feasible` is the largest mix found if only the size is out of reach, else None."""
     unit = params.measure
     whole = sum(capacity)
-    verified = sum(c for c, s in zip(capacity, strata, strict=True) if s.verified)
+    verified = sum(c for c, counts in zip(capacity, is_verified.tolist(), strict=True) if counts)
     available = {"everything": whole, VERIFIED: verified}
     if params.human_floor > 0 and verified == 0:
         return InfeasibleMixture(
@@ -81,7 +82,7 @@ def _size_out_of_reach(
     size, unit = params.size, params.measure
     assert size is not None
     rules = [c for c in constraints if c.kind != "size"]
-    largest = Levels(rules, capacity).largest()
+    largest = Levels(rules, capacity).optimum()
     prices = np.zeros(len(rules)) if largest is None else largest.prices
     binding = [c for c, price in zip(rules, prices.tolist(), strict=False) if price > TOLERANCE]
     missing, advice = size - feasible, f"Ask for a size of at most {feasible}, or say if_short: shrink"

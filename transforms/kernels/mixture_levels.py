@@ -1,24 +1,44 @@
-"""How much of each stratum a mix should hold: the largest total the rules allow, then shares as near to proportional.
+"""How much of each class a mix should hold, for rules whose sets cross: linear programs by SciPy's HiGHS.
 
-The answers are floats and only guides: they say where to round, and integers decide. The proportional mix raises
-one water level under all strata (the least ratio of what is taken to what weight and availability ask for) until
-rules stop some of them, fixes those and goes on with the others. Its answer is unique, so it does not depend on which
-of several optimal corners a solver happens to visit.
+First the largest total the rules allow, then shares as near to proportional as they allow: one water level is raised
+under all classes until rules stop some of them; those are fixed, and the others go on. The answers are floats and only
+guides: they say where to round, and integers decide. The answer is unique, so it does not depend on which of
+several optimal corners a solver happens to visit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from transforms.kernels.mixture_rules import Bools, Constraint
+from transforms.kernels.mixture_classes import Curve
+from transforms.kernels.mixture_demand import Constraint
+from transforms.kernels.mixture_laminar import Laminar
+from transforms.kernels.mixture_rules import Bools
 
 Floats = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
+
+MOST_RISES = 60
+"""Linear programs for one rise of the level; each gets nearer to where it ends, mostly in three."""
+
+
+class Solver(Protocol):
+    """Finds the largest size under rules, and what to take of each class in a mix of a size."""
+
+    def largest(self) -> Fraction | None: ...
+
+    def proportional(self, curves: Sequence[Curve], size: Fraction, first: Bools) -> Floats: ...
+
+
+def solver(constraints: Sequence[Constraint], capacity: Sequence[int], first: Bools) -> Solver:
+    """Exact where the sets of the rules are nested or apart, else by linear programs."""
+    return Laminar.of(constraints, capacity, first) or Levels(constraints, capacity)
 
 
 class Optimum(NamedTuple):
@@ -30,14 +50,14 @@ class Optimum(NamedTuple):
 
 
 class Levels:
-    """The rules as a linear program over the taken share (0 to 1) of each stratum's capacity."""
+    """The rules as a linear program over the taken share (0 to 1) of each class's capacity."""
 
     def __init__(self, constraints: Sequence[Constraint], capacity: Sequence[int]) -> None:
         self.capacity = np.array([float(c) for c in capacity])
         self.whole = float(sum(capacity)) or 1.0
         rows, bounds, scales = [], [], []
         for constraint in constraints:
-            row = np.array([float(c) for c in constraint.coefficients]) * self.capacity
+            row = constraint.coefficients.astype(np.float64) * self.capacity
             # Rules of large and of tiny groups meet the solver's tolerance on the same scale.
             scale = float(np.abs(row).max(initial=0.0)) or 1.0
             rows.append(row / scale)
@@ -47,15 +67,21 @@ class Levels:
         self.bounds = np.array(bounds, np.float64)
         self.scales = np.array(scales, np.float64)
 
-    def largest(self) -> Optimum | None:
-        """The largest total, in units of the whole capacity; None if the rules contradict each other."""
+    def largest(self) -> Fraction | None:
+        """The largest total; None if the rules contradict each other."""
+        found = self.optimum()
+        return None if found is None else Fraction(found.value) * Fraction(self.whole)
+
+    def optimum(self) -> Optimum | None:
+        """The mix of the largest total, in parts of the whole capacity."""
         return self._solve(self.capacity / self.whole, self.rows, self.bounds)
 
-    def proportional(self, ratios: Floats, total: float, first: Bools) -> Floats:
-        """What to take of each stratum so that `total` is reached, at levels in proportion to `ratios`.
+    def proportional(self, curves: Sequence[Curve], size: Fraction, first: Bools) -> Floats:
+        """What to take of each class so that `size` is reached, at levels as even as the rules allow.
 
-        The strata in `first` are taken as far as the total allows before levels are compared.
+        The classes in `first` are taken as far as the size allows before levels are compared.
         """
+        total = float(size) / self.whole
         part = self.capacity / self.whole
         rows, bounds = [self.rows, part[None]], [self.bounds, np.array([total * (1 - TOLERANCE)])]
         if first.any():
@@ -64,7 +90,7 @@ class Levels:
                 scale = float(part[first].max(initial=0.0)) or 1.0
                 rows.append(np.where(first, part, 0)[None] / scale)
                 bounds.append(np.array([preferred.value * (1 - TOLERANCE) / scale]))
-        return self._fill(ratios, np.concatenate(rows), np.concatenate(bounds)) * self.capacity
+        return self._fill(curves, np.concatenate(rows), np.concatenate(bounds)) * self.capacity
 
     def shortfalls(self, soft: Bools, least_total: float) -> Floats | None:
         """How far each soft row must give way, in the rule's own unit, for a mix of `least_total` to exist."""
@@ -84,34 +110,59 @@ class Levels:
         shortfalls[soft] = solved.x[count:] * self.scales[soft]
         return shortfalls
 
-    def _fill(self, ratios: Floats, rows: Floats, bounds: Floats) -> Floats:
-        """Raise the level under all strata, fix those that cannot rise, and repeat with the rest."""
-        open_strata = (self.capacity > 0) & (ratios > 0)
+    def _fill(self, curves: Sequence[Curve], rows: Floats, bounds: Floats) -> Floats:
+        """Raise the level under all classes, fix those that cannot rise, and repeat with the rest."""
+        rising = [c for c in np.flatnonzero(self.capacity).tolist() if curves[c].top > 0]
         least = np.zeros(len(self.capacity))
-        slope = np.divide(ratios, self.capacity, out=np.zeros_like(ratios), where=self.capacity > 0)
-        shares = least
-        while open_strata.any():
-            rising = np.flatnonzero(open_strata)
-            tilt = slope[rising] / slope[rising].max()
-            level_rows = np.zeros((len(rising), len(self.capacity) + 1))
-            level_rows[np.arange(len(rising)), rising] = 1
-            level_rows[:, -1] = -tilt
-            padded = np.concatenate([np.pad(rows, ((0, 0), (0, 1))), level_rows])
-            padded_bounds = np.concatenate([bounds, np.zeros(len(rising))])
-            objective = np.append(np.zeros(len(self.capacity)), 1.0)
-            raised = self._solve(objective, padded, padded_bounds, least)
-            if raised is None:
-                break
-            shares = raised.shares[:-1]
-            level = raised.value * tilt
-            stuck = (raised.prices[len(rows) :] * tilt > TOLERANCE) | (level >= 1 - TOLERANCE)
+        shares, level = least, 0.0
+        while rising:
+            raised: Optimum | None = None
+            for _ in range(MOST_RISES):
+                # Curves bend down, so a rise along their slopes never passes what the rules allow.
+                slopes = np.array([curves[c].slope(level) for c in rising]) / self.capacity[rising]
+                for c in rising:
+                    least[c] = min(curves[c].at(level) / self.capacity[c], 1.0) * (1 - TOLERANCE)
+                steepest = float(slopes.max(initial=0.0))
+                if steepest == 0:
+                    break
+                found = self._rise(rows, bounds, least, rising, slopes / steepest)
+                if found is None:
+                    break
+                raised, shares = found, found.shares[:-1]
+                step = found.value / steepest
+                level += step
+                if found.value <= TOLERANCE or all(
+                    curves[c].slope(level) == curves[c].slope(level - step) for c in rising
+                ):
+                    break
+            full = np.array([curves[c].top <= level * (1 + TOLERANCE) for c in rising], np.bool_)
+            stuck = full if raised is None else full | (raised.prices[len(rows) :] > TOLERANCE)
             if not stuck.any():
                 stuck[:] = True
-            least[rising[stuck]] = np.minimum(level[stuck], 1.0) * (1 - TOLERANCE)
-            open_strata[rising[stuck]] = False
+            for c in rising:
+                least[c] = min(curves[c].at(level) / self.capacity[c], 1.0) * (1 - TOLERANCE)
+            rising = [c for c, fixed in zip(rising, stuck.tolist(), strict=True) if not fixed]
         return shares
 
-    def _solve(self, objective: Floats, rows: Floats, bounds: Floats, least: Floats | None = None) -> Optimum | None:
+    def _rise(
+        self, rows: Floats, bounds: Floats, least: Floats, rising: Sequence[int], slopes: Floats
+    ) -> Optimum | None:
+        """The furthest that the rising classes can go up from `least` along their slopes."""
+        from scipy import sparse
+
+        count, at = len(self.capacity), np.arange(len(rising))
+        level_rows = sparse.csr_array(
+            (
+                np.concatenate([np.ones(len(rising)), -slopes]),
+                (np.concatenate([at, at]), np.concatenate([rising, np.full(len(rising), count)])),
+            ),
+            (len(rising), count + 1),
+        )
+        padded = sparse.vstack([sparse.csr_array(np.pad(rows, ((0, 0), (0, 1)))), level_rows], format="csr")
+        objective = np.append(np.zeros(count), 1.0)
+        return self._solve(objective, padded, np.concatenate([bounds, least[rising]]), least)
+
+    def _solve(self, objective: Floats, rows: Any, bounds: Floats, least: Floats | None = None) -> Optimum | None:
         # SciPy takes a third of a second to import, and settings are read far more often than mixes are planned.
         from scipy.optimize import linprog
 
@@ -120,7 +171,7 @@ class Levels:
             (low, 1.0 if c else 0.0) for low, c in zip(lower, self.capacity, strict=True)
         ]
         limits += [(0.0, None)] * (len(objective) - len(limits))
-        if len(rows) == 0:
+        if len(bounds) == 0:
             rows, bounds = np.zeros((1, len(objective))), np.zeros(1)
         solved = linprog(-objective, A_ub=-rows, b_ub=-bounds, bounds=limits, method="highs")
         if solved.status != 0:

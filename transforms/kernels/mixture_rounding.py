@@ -1,9 +1,9 @@
 """From levels to whole buckets: exact integers have the last word on every rule.
 
-A stratum is taken as a prefix of its steps: its buckets in order, once per copy. Targets are rounded down to steps,
+A class is taken as a prefix of its steps: buckets in order, once per copy. Targets are rounded down to steps,
 then repaired: each move adds or drops one step of one stratum and must lower the summed violation, and their number
 is bounded, so it ends. Then steps are added, lowest level first, until none fits: what is missing to the largest
-total the rules allow is less than one step a stratum. Where single moves get stuck, or documents are so few that one
+total the rules allow is less than one step a class. Where single moves get stuck, or documents are so few that one
 step is a good part of the mix, the steps around the targets become a small integer program; its answer counts only
 if the integers agree.
 """
@@ -16,8 +16,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from transforms.kernels.mixture_levels import Floats
-from transforms.kernels.mixture_rules import Bools, Constraint, Objects
+from transforms.kernels.mixture_demand import Constraint
+from transforms.kernels.mixture_rules import Bools, Objects
+
+Floats = npt.NDArray[np.float64]
 
 SNAP = 1e-7
 """Targets within this part of a step's end mean that end: solvers stop a little short."""
@@ -27,6 +29,9 @@ LOSS = 0.05
 
 FIRST_BONUS = 1.05
 """Strata that come first outweigh others of a little more size in the integer program."""
+
+FEW = 64
+"""Up to this many strata are filled in the exact order of their levels."""
 
 SEARCH_STEPS = 1200
 """Size of the integer program: all steps of a tiny mix, the nearest ones of a large mix."""
@@ -147,16 +152,21 @@ class Selection:
     def fill(self, ratios: Floats, first: Bools) -> None:
         """Add steps while any fits: those of `first` before others, then the lowest level."""
         level = np.divide(self.taken.astype(np.float64), ratios, out=np.full(len(ratios), np.inf), where=ratios > 0)
-        for _ in range(16 * len(ratios) + 1024):
+        # Few strata go step by step. Many go in rounds of one step each: the look at all of them is what costs.
+        most = 1 if len(ratios) <= FEW else len(ratios)
+        for _ in range((16 * len(ratios) + 1024) // most + 16):
             after = self._standing()[:, None] + self._scaled * self._gain
             fits = (self._gain > 0) & (after >= -1e-9).all(axis=0)
+            moved = 0
             for stratum in sorted(np.flatnonzero(fits).tolist(), key=lambda s: (not first[s], level[s])):
                 gain = self._steps.total(stratum, self._next[stratum]) - self.taken[stratum]
                 if all(value >= 0 for value in self.values + self._matrix[:, stratum] * gain):
                     self.move(stratum, self._next[stratum])
                     level[stratum] = float(self.taken[stratum]) / ratios[stratum] if ratios[stratum] > 0 else np.inf
-                    break
-            else:
+                    moved += 1
+                    if moved == most:
+                        break
+            if not moved:
                 return
 
     def presses(self, constraint: Constraint) -> bool:

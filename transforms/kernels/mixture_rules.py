@@ -1,16 +1,12 @@
-"""What is asked of a mix: strata, rules and settings, and the exact linear constraints the rules stand for.
-
-A constraint is `sum(coefficient[s] * taken[s]) >= bound` over the strata, in Python integers: a floor p/q on a set A
-within a base B is `q*A - p*B >= 0`. Shares thus never meet a float where it matters.
-"""
+"""What is asked of a mix: strata, rules and settings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,13 +82,17 @@ class Stratum:
 
     def value(self, column: str) -> str | None:
         """The value of the column that a rule groups by."""
-        known = {**dict(self.groups), "source": self.source, "generator": self.generator}
-        if column not in known:
-            raise ValueError(
-                f"a rule groups by {column!r}, which the strata do not tell apart; "
-                f"they tell apart {', '.join(sorted(known))}"
-            )
-        return known[column]
+        if column == "source":
+            return self.source
+        if column == "generator":
+            return self.generator
+        for name, value in self.groups:
+            if name == column:
+                return value
+        known = sorted(["source", "generator", *(name for name, _ in self.groups)])
+        raise ValueError(
+            f"a rule groups by {column!r}, which the strata do not tell apart; they tell apart {', '.join(known)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -207,127 +207,3 @@ class MixtureParams:
         plain["epochs"] = dict(self.epochs)
         plain["temperature"] = str(self.temperature)
         return json.dumps(plain, sort_keys=True)
-
-
-class Constraint(NamedTuple):
-    """One rule, for one group of a rule with `by`, as `sum(coefficients * taken) >= bound`."""
-
-    name: str
-    kind: str  # floor | cap | size
-    rule: Rule
-    group: str | None
-    of: Bools
-    base: Bools
-    coefficients: Objects
-    bound: int
-
-    @property
-    def is_amount_floor(self) -> bool:
-        return self.kind == "floor" and self.rule.amount is not None
-
-
-class Demand(NamedTuple):
-    """The constraints, which strata may be taken at all, and what was decided on the way."""
-
-    constraints: tuple[Constraint, ...]
-    allowed: Bools
-    notes: tuple[str, ...]
-    exempt: tuple[tuple[Rule, str], ...]  # groups that a rule lets off
-
-
-def constrain(kind: str, rule: Rule, group: str | None, of: Bools, base: Bools) -> Constraint:
-    sign = 1 if kind == "floor" else -1
-    whole = np.where(base, 1, 0).astype(object)
-    part = np.where(of, 1, 0).astype(object)
-    if rule.share is not None:
-        coefficients = sign * (rule.share.denominator * part - rule.share.numerator * whole)
-        bound = 0
-    else:
-        assert rule.amount is not None
-        coefficients, bound = sign * part, sign * rule.amount
-    return Constraint(_name(kind, rule, group), kind, rule, group, of, base, coefficients, bound)
-
-
-def with_margin(constraint: Constraint) -> Constraint:
-    """The floor p/q on A against the rest N with a thousandth to spare: p*N*1000 <= (q-p)*A*999."""
-    share = constraint.rule.share
-    assert share is not None
-    p, q = share.numerator, share.denominator
-    part = np.where(constraint.of, 1, 0).astype(object)
-    rest = np.where(constraint.base & ~constraint.of, 1, 0).astype(object)
-    return constraint._replace(coefficients=(q - p) * 999 * part - p * 1000 * rest)
-
-
-def demand(strata: Sequence[Stratum], capacity: Sequence[int], params: MixtureParams) -> Demand:
-    """Turn rules into constraints; `capacity` is the most of each stratum that epochs allow."""
-    count = len(strata)
-    everything = np.ones(count, np.bool_)
-    allowed = np.array([params.pull(s.source) > 0 for s in strata], np.bool_).reshape(count)
-    rules = [("floor", rule) for rule in params.floors] + [("cap", rule) for rule in params.caps]
-    rules += [("cap", Rule(f"source:{name}", share)) for name, share in sorted(params.max_shares.items())]
-    if params.size is not None:
-        rules.append(("size", Rule(EVERYTHING, amount=params.size)))
-    constraints: list[Constraint] = []
-    notes: list[str] = []
-    exempt: list[tuple[Rule, str]] = []
-    for kind, rule in rules:
-        for group, of, base in _groups(rule, strata, everything):
-            constraint = constrain(kind, rule, group, of, base)
-            reach = sum(capacity[s] for s in np.flatnonzero(of & allowed).tolist())
-            if kind == "floor" and group is not None and reach < (rule.amount or bool(rule.share)):
-                present = sum(capacity[s] for s in np.flatnonzero(base & allowed).tolist())
-                if rule.otherwise == "exempt":
-                    notes.append(f"{constraint.name}: exempt, only {reach} {params.measure} of {rule.of} there")
-                    exempt.append((rule, group))
-                    continue
-                if rule.otherwise == "drop":
-                    allowed &= ~(base if rule.by != "generator" else of)
-                    notes.append(f"{constraint.name}: the group is left out, {present} {params.measure}")
-                    continue
-                if rule.amount is None and present:
-                    raise InfeasibleMixture(
-                        f"{constraint.name} cannot hold: the group has {present} {params.measure} "
-                        f"and no {rule.of} among them",
-                        binding=(constraint.name,),
-                        available={rule.of: reach, "group": present},
-                        missing=1,
-                        advice=f"Add {rule.of} text to the group, or say otherwise: drop or otherwise: exempt",
-                    )
-            allowed &= ~_shut_out(constraint)
-            constraints.append(constraint)
-    return Demand(tuple(constraints), allowed, tuple(notes), tuple(exempt))
-
-
-def _shut_out(constraint: Constraint) -> Bools:
-    """Strata that a cap of nothing, or a floor of everything, forbids even where they measure nothing."""
-    rule = constraint.rule
-    if constraint.kind == "cap" and (rule.amount == 0 or rule.share == 0):
-        return constraint.of
-    if constraint.kind == "floor" and rule.share == 1:
-        return constraint.base & ~constraint.of
-    return np.zeros(len(constraint.of), np.bool_)
-
-
-def _groups(rule: Rule, strata: Sequence[Stratum], everything: Bools) -> list[tuple[str | None, Bools, Bools]]:
-    """The sets a rule compares: (group, what counts, what it is compared with)."""
-    of = np.array([rule.covers(stratum) for stratum in strata], np.bool_).reshape(len(strata))
-    if rule.by is None:
-        return [(None, of, everything)]
-    values = [stratum.value(rule.by) for stratum in strata]
-    groups: list[tuple[str | None, Bools, Bools]] = []
-    for value in sorted(set(values), key=lambda value: (value is not None, value or "")):
-        within = np.array([other == value for other in values], np.bool_)
-        name = "(none)" if value is None else value
-        if rule.by != "generator":
-            groups.append((name, of & within, within))
-        elif (of & within).any():
-            groups.append((name, of & within, everything))
-    return groups
-
-
-def _name(kind: str, rule: Rule, group: str | None) -> str:
-    if kind == "size":
-        return f"size {rule.amount}"
-    asked = rule.share if rule.share is not None else rule.amount
-    where = "" if group is None else f" in {rule.by} {group}"
-    return f"{kind} {rule.of} {asked}{where}"

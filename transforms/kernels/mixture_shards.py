@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.kernels.layout import arrange
-from transforms.kernels.mixture_rules import VERIFIED, Bools, InfeasibleMixture, MixtureParams, Stratum
+from transforms.kernels.mixture_rules import VERIFIED, Bools, InfeasibleMixture, MixtureParams
 
 I64 = npt.NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def _notes(params: MixtureParams, shards: ShardTotals, wanted: int) -> tuple[str
 
 def digest_of(
     params: MixtureParams,
-    strata: Sequence[Stratum],
+    identities: Sequence[str],
     stratum: I64,
     bucket: I64,
     copy: I64,
@@ -113,8 +113,7 @@ def digest_of(
 ) -> str:
     """sha256 over the settings, the strata, the assignment and the totals of its shards."""
     digest = hashlib.sha256(params.canonical().encode())
-    for identity in (s.identity for s in strata):
-        digest.update(b"\n" + identity.encode())
+    digest.update("\n".join(("", *identities)).encode())
     for column in (stratum, bucket, copy, shard, *shards):
         digest.update(b"\n" + str(len(column)).encode() + b"\n")
         digest.update(np.ascontiguousarray(column, "<i8").tobytes())

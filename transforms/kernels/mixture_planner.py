@@ -1,0 +1,265 @@
+"""How much of every stratum a mix takes: rules to classes, classes to levels, levels to whole buckets.
+
+A rule with `by` can have a million groups, and hardly any of them binds. So groups are taken into account when a mix
+without them would break them: whatever is found infeasible on the way stays so with more rules, and a mix that in
+the end breaks none is a mix under all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.kernels.mixture_classes import Classes, classify, cut
+from transforms.kernels.mixture_demand import Constraint, Demand, Ruling, demand, is_global_floor, with_margin
+from transforms.kernels.mixture_diagnosis import CONFLICT_TOTAL, diagnose
+from transforms.kernels.mixture_levels import Levels, solver
+from transforms.kernels.mixture_rounding import Selection, settle
+from transforms.kernels.mixture_rules import Bools, InfeasibleMixture, MixtureParams
+from transforms.kernels.mixture_supply import Supply
+
+I64 = npt.NDArray[np.int64]
+
+FEW_GROUPS = 64
+"""A rule with up to this many groups has all of them looked at from the start."""
+
+MOST_ACTIVE = 200
+"""Groups that are solved together. Beyond, each is held by taking less of what is too much in it."""
+
+MOST_ROUNDS = 60
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a mix takes of every stratum of the supply, and what was decided on the way."""
+
+    demand: Demand
+    counts: I64  # steps
+    taken: I64  # in the measure
+    active: list[Bools]  # per rule the groups that were solved for
+    binding: frozenset[tuple[int, int]]  # rule and group
+    notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return int(self.taken.sum())
+
+
+def choose(supply: Supply, params: MixtureParams) -> Chosen:
+    """The largest mix, or the one of a size, nearest to proportional; groups that cannot hold a rule which lets them
+    go are let go of.
+
+    Raises:
+      InfeasibleMixture: no mix satisfies the rules, or the size is out of reach and may not shrink.
+    """
+    given_up: set[tuple[int, int]] = set()
+    while True:
+        planner = _Planner(supply, params, given_up)
+        try:
+            return planner.choose()
+        except InfeasibleMixture:
+            more = planner.in_the_way() - given_up
+            if not more:
+                raise
+            given_up |= more
+
+
+def largest_bound(supply: Supply, params: MixtureParams) -> int:
+    """No mix under these rules is larger than this; 0 where there is none."""
+    try:
+        planner = _Planner(supply, params, ())
+    except InfeasibleMixture:
+        return 0
+    return planner.largest_bound()
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A selection of classes that holds every constraint, and whether it stays below the size that was asked for."""
+
+    selection: Selection
+    aimed: Sequence[Constraint]  # what the levels were found under
+    short: bool
+
+
+class _Planner:
+    def __init__(self, supply: Supply, params: MixtureParams, given_up: Collection[tuple[int, int]]) -> None:
+        self.supply = supply
+        self.params = params
+        self.demand = demand(supply.rules_of, supply.capacity, params, given_up)
+        self.active = [ruling.held & _from_the_start(ruling) for ruling in self.demand.rulings]
+        self.limits: I64 | None = None
+        self._look()
+
+    def _look(self) -> None:
+        """See the supply as the active groups tell it apart."""
+        self.classes: Classes = classify(self.supply, self.demand, self.active, self.limits)
+        self.capacity = [
+            c if ok else 0 for c, ok in zip(self.classes.steps.capacity, self.classes.allowed, strict=True)
+        ]
+        self.constraints = self.demand.constraints(self.classes.strata, self.active)
+        self.groups = [(n, g) for n, groups in enumerate(self.active) for g in np.flatnonzero(groups).tolist()]
+        everything = np.ones(len(self.classes.strata), np.bool_)
+        self.needed: Bools = self.classes.verified if self.params.human_floor > 0 else everything
+
+    def largest_bound(self) -> int:
+        capacity = np.array(self.capacity, object)
+        bound = int(capacity.sum())
+        floor = self.params.human_floor
+        if floor > 0:
+            bound = min(bound, int(capacity[self.classes.verified].sum()) * floor.denominator // floor.numerator)
+        largest = solver(self.constraints, self.capacity, self.classes.verified).largest()
+        return 0 if largest is None else min(bound, int(largest * (1 + Fraction(1, 10**6)) + Fraction(1, 2)))
+
+    def choose(self) -> Chosen:
+        for _ in range(MOST_ROUNDS):
+            choice, notes = self._choose()
+            counts = self.classes.counts(choice.selection.counts, len(self.supply.strata))
+            taken = self.supply.amounts(counts)
+            if not self._hold_more(taken):
+                pressing = (choice.selection.presses(aimed) for aimed in choice.aimed)
+                binding = frozenset(group for group, binds in zip(self.groups, pressing, strict=True) if binds)
+                return Chosen(self.demand, counts, taken, self.active, binding, (*self.demand.notes, *notes))
+            self._look()
+        groups = sum(int(ruling.held.sum()) for ruling in self.demand.rulings)
+        raise InfeasibleMixture(
+            f"no mix was found that holds all {groups} groups of its rules",
+            binding=tuple(r.name(g) for r in self.demand.rulings for g in r.broken(taken)[:3].tolist()),
+            advice="Let groups go with otherwise: drop or otherwise: exempt, or relax the rule",
+        )
+
+    def in_the_way(self) -> set[tuple[int, int]]:
+        """Groups whose rule lets them go, and which have to give way for a mix to exist."""
+        soft = np.array([c.group is not None and c.rule.otherwise != "fail" for c in self.constraints], np.bool_)
+        if not soft.any():
+            return set()
+        shortfalls = Levels(self.constraints, self.capacity).shortfalls(soft, CONFLICT_TOTAL)
+        if shortfalls is None:
+            return set()
+        scale = float(sum(self.capacity)) * 1e-9
+        found = zip(self.groups, self.constraints, shortfalls.tolist(), strict=True)
+        return {group for group, c, short in found if short > scale * float(c.share.denominator if c.share else 1)}
+
+    def _hold_more(self, taken: I64) -> bool:
+        """Take account of the groups that this mix breaks; False where it breaks none."""
+        broken = [ruling.broken(taken) for ruling in self.demand.rulings]
+        fresh = [groups[~active[groups]] for groups, active in zip(broken, self.active, strict=True)]
+        if not any(map(len, fresh)):
+            return False
+        if sum(int(active.sum()) for active in self.active) + sum(map(len, fresh)) <= MOST_ACTIVE:
+            for active, groups in zip(self.active, fresh, strict=True):
+                active[groups] = True
+            return True
+        limits = self.supply.steps if self.limits is None else self.limits
+        for ruling, groups in zip(self.demand.rulings, fresh, strict=True):
+            if len(groups):
+                of, most = _too_much(ruling, groups, taken)
+                limits = np.minimum(limits, cut(self.supply, of, ruling.group, most, limits))
+        self.limits = limits
+        return True
+
+    def _choose(self) -> tuple[_Choice, tuple[str, ...]]:
+        """The best choice, with slack above the floor if that costs no feasibility, and what to tell about it."""
+        plain = self.constraints
+        short: _Choice | None = None
+        if self._anything_counts():
+            for constraints in self._variants(plain):
+                choice = self._attempt(constraints, constraints)
+                if choice is not None and not choice.short:
+                    return choice, ()
+                short = short or choice
+            if self.params.if_short == "shrink":
+                if short is not None:
+                    size = int(short.selection.taken.sum())
+                    note = f"shrunk from size {self.params.size} to {size} {self.params.measure}"
+                    return short, (note,)
+                shrunk = self._shrink_amounts(plain)
+                if shrunk is not None:
+                    return shrunk
+        feasible = None if short is None else int(short.selection.taken.sum())
+        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible)
+
+    def _anything_counts(self) -> bool:
+        """Whether there are documents to mix and, under a floor above 0, verified text among them."""
+        if self.params.human_floor > 0:
+            return any(c for c, needed in zip(self.capacity, self.needed, strict=True) if needed)
+        return any(n for n, ok in zip(self.classes.steps.counts, self.classes.allowed, strict=True) if ok)
+
+    def _variants(self, constraints: Sequence[Constraint]) -> list[list[Constraint]]:
+        """The constraints with slack above the floor of verified text, where there is room for it, and as they are."""
+        if not 0 < self.params.human_floor < 1:
+            return [list(constraints)]
+        return [[with_margin(c) if is_global_floor(c) else c for c in constraints], list(constraints)]
+
+    def _attempt(self, guides: Sequence[Constraint], rules: Sequence[Constraint]) -> _Choice | None:
+        """A selection as near to the levels under `guides` as whole buckets come that holds `rules`."""
+        classes = self.classes
+        everything = Selection(classes.steps, rules, classes.steps.counts, classes.allowed)
+        if everything.holds and Selection(classes.steps, guides, everything.counts, classes.allowed).holds:
+            return _Choice(everything, guides, self._is_short(Fraction(int(everything.taken.sum()))))
+        solved = solver(guides, self.capacity, classes.verified)
+        largest = solved.largest()
+        if largest is None:
+            return None
+        short = self._is_short(largest)
+        # Where a size is reached all strata shrink in proportion; elsewhere verified text makes room for nothing.
+        fixed_size = self.params.size is not None and not short
+        first = np.zeros_like(classes.verified) if fixed_size else classes.verified
+        targets = solved.proportional(classes.curves, largest, first)
+        selection = settle(classes.steps, rules, targets, classes.ratios, classes.allowed, first, self.needed)
+        return None if selection is None else _Choice(selection, guides, short)
+
+    def _is_short(self, total: Fraction) -> bool:
+        """Whether the largest mix misses the size; what rounding to whole buckets costs is no shortage."""
+        size = self.params.size
+        return size is not None and total < min(size * (1 - Fraction(1, 10**7)), size - Fraction(1, 2))
+
+    def _shrink_amounts(self, plain: Sequence[Constraint]) -> tuple[_Choice, tuple[str, ...]] | None:
+        """Least amounts that cannot be met become what can be met; shares stay as they are."""
+        soft = np.array([c.is_amount_floor for c in plain], np.bool_)
+        shortfalls = Levels(plain, self.capacity).shortfalls(soft, 0.0) if soft.any() else None
+        if shortfalls is None:
+            return None
+        relaxed = [
+            c._replace(bound=max(0, int((c.bound - shortfall) * (1 - 1e-6)))) if give else c
+            for c, shortfall, give in zip(plain, shortfalls.tolist(), soft.tolist(), strict=True)
+        ]
+        # The relaxed amounts guide; where rounding cannot reach them either, they hold nothing up.
+        let_go = [c._replace(bound=0) if c.is_amount_floor else c for c in plain]
+        for guides, rules in zip(self._variants(relaxed), self._variants(let_go), strict=True):
+            choice = self._attempt(guides, rules)
+            if choice is not None:
+                taken = [(c, int(choice.selection.taken[c.of].sum())) for c in plain if c.is_amount_floor]
+                unit = self.params.measure
+                return choice, tuple(f"{c.name}: shrunk to {t} {unit}" for c, t in taken if t < c.bound)
+        return None
+
+
+def _from_the_start(ruling: Ruling) -> bool:
+    """Whether all groups are looked at, rather than those that a mix without them breaks.
+
+    A least amount may be shrunk, and text elsewhere can break a least share of the whole: both are no matter of the
+    group alone.
+    """
+    rule = ruling.rule
+    return len(ruling.names) <= FEW_GROUPS or (ruling.kind == "floor" and (ruling.of_whole or rule.amount is not None))
+
+
+def _too_much(ruling: Ruling, groups: I64, taken: I64) -> tuple[Bools, I64]:
+    """The strata of which these groups hold too much, and the most of them per group, all else as taken."""
+    part, base = (column[groups].astype(object) for column in ruling.sums(taken))
+    share = ruling.rule.share
+    if share is None:
+        allowed = np.full(len(groups), ruling.rule.amount or 0, object)
+    elif ruling.kind == "floor":
+        allowed = part * (share.denominator - share.numerator) // share.numerator
+    else:
+        allowed = (base - part) * share.numerator // (share.denominator - share.numerator)
+    most = np.full(len(ruling.names), -1, np.int64)
+    most[groups] = allowed.astype(np.int64)
+    concerned = ruling.of if ruling.kind == "cap" else ~ruling.of
+    return concerned & (most[ruling.group] >= 0), most
