@@ -246,10 +246,14 @@ def verify(
 
 @command()
 @click.argument("out", type=click.Path(path_type=Path))
-def report(out: Path) -> Outcome:
+@click.option("--eu-summary", is_flag=True, help="Print the training-data summary (EU AI Act) as Markdown instead.")
+def report(out: Path, eu_summary: bool) -> Outcome:
     """Write OUT/report.html again."""
-    from pipeline.report import write_report
+    from pipeline.report import summary_for_the_eu, write_report
 
+    if eu_summary:
+        summary = summary_for_the_eu(out)
+        return Outcome(summary.rstrip(), output=str(out), details={"eu_summary": summary})
     path = write_report(out)
     return Outcome(f"wrote {path}", output=str(path))
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import UsageError
+from pipeline.eu_summary import eu_summary
 from pipeline.gates import gate_line
 from pipeline.manifest import MANIFEST, RuleClaim, named_rules
 from pipeline.report_baseline import BASELINE_STYLE, baseline_lines, baseline_section
@@ -34,6 +35,7 @@ __all__ = [
     "Screen",
     "bands_line",
     "plan_table",
+    "summary_for_the_eu",
     "survival_tables",
     "verdict_table",
     "verification_table",
@@ -337,16 +339,31 @@ def write_report(out: str | Path) -> Path:
         diversity = pq.read_table(out / "diversity.parquet") if (out / "diversity.parquet").exists() else None
         baseline = json.loads((out / "baseline.json").read_bytes()) if (out / "baseline.json").exists() else None
         page = _page(manifest, diversity, baseline)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise UsageError(
-            "no_mix",
-            f"{out}: no report can be made of it ({type(error).__name__}: {error}). Name the folder of a mix; "
-            f"`anchormix verify {out}` says whether it is whole.",
-            path=str(out),
-        ) from None
+    except _UNREPORTABLE as error:
+        raise _no_report(out, error) from None
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def summary_for_the_eu(out: Path) -> str:
+    """What a training-data summary can take from the mix in OUT, as Markdown."""
+    try:
+        return eu_summary(json.loads((out / MANIFEST).read_bytes()), "#")
+    except _UNREPORTABLE as error:
+        raise _no_report(out, error) from None
+
+
+_UNREPORTABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
+
+
+def _no_report(out: Path, error: Exception) -> UsageError:
+    return UsageError(
+        "no_mix",
+        f"{out}: no report can be made of it ({type(error).__name__}: {error}). Name the folder of a mix; "
+        f"`anchormix verify {out}` says whether it is whole.",
+        path=str(out),
+    )
 
 
 def _page(manifest: Mapping[str, Any], diversity: pa.Table | None, baseline: Mapping[str, Any] | None = None) -> str:
