@@ -265,7 +265,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             write_cards(folder, manifest)
             verification = verify_mix(
-                folder, tokenizer=builder.tokenizer, audits=audits, custody_audited=True, staged=True
+                folder, tokenizer=builder.tokenizer, audits=audits, custody_audited=True, held_out=held_out, staged=True
             )
             if not verification.passed:
                 raise verification_failed(config.output, verification)

@@ -147,8 +147,8 @@ def verify_mix(
     config holds out. `tokenizer` is the one that the manifest names by
     its digest, with which tokens are counted again. `staged` is a mix that has no _SUCCESS yet.
     `audits` are what `audit_mix` found in this folder a moment ago, so that the driver reads it once, with a
-    `CustodyCheck` among their visitors if `custody_audited`; other levels, and floors asked for, need the rows
-    themselves.
+    `CustodyCheck` among their visitors if `custody_audited`, and `held_out` if that is given; other levels, and floors
+    asked for, need the rows themselves.
     """
     _require_mix(out)
     findings = Findings()
@@ -168,7 +168,7 @@ def verify_mix(
     origins = Origins() if inputs is not None else None
     if origins is not None:
         visitors.append(origins.collect)
-    if held_out is not None:
+    if held_out is not None and audits is None:
         visitors.append(held_out.check)
 
     count_tokens = _counter(claimed, tokenizer)

@@ -19,6 +19,7 @@ import yaml
 
 from pipeline import driver
 from pipeline.config import load_config
+from pipeline.samples import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SAME = ("data/*", "custody/**/*", "manifest.json", "inputs.parquet", "diversity.parquet")
@@ -40,6 +41,7 @@ def reorder(config: dict[str, Any]) -> None:
     for source in config["sources"]:
         # The first glob now names one file, which the others name too.
         source["files"] = [f"{source['files'][0].rsplit('/', 1)[0]}/*-0.*", *reversed(source["files"])]
+    config["diversity"]["reference"].reverse()
 
 
 VARIANTS = {
@@ -93,8 +95,12 @@ def fates(mix: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("same")
-    corpus.write_corpus(folder, verified=120, believed=30, unknown=90, synthetic=60, exact=20, near=30)
-    return corpus.minimal_config(folder, mix={"shards": 3, "caps": {"synthetic": 0.2}}, diversity={"metrics": "full"})
+    truth = corpus.write_corpus(folder, verified=120, believed=30, unknown=90, synthetic=60, exact=20, near=30)
+    press = truth.rows["press"]  # of these texts some have copies elsewhere, and some near-duplicates
+    for name, rows in (("one", press[18:22]), ("other", press[40:44] + truth.rows["letters"][:2])):
+        write_rows(folder / "reference" / f"{name}.parquet", rows, row_group=2)
+    diversity = {"metrics": "full", "reference": ["reference/one.*", "reference/*.parquet"]}
+    return corpus.minimal_config(folder, mix={"shards": 3, "caps": {"synthetic": 0.2}}, diversity=diversity)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +117,7 @@ def test_the_mix_is_worth_comparing(expected: Path) -> None:
     manifest = json.loads(files["manifest.json"])
     assert all(manifest["sources"][name]["documents_out"] for name in corpus.PROVENANCE)
     dropped = {json.loads(row)["fate"] for row in fates(expected)}
-    assert dropped == {"exact_duplicate", "near_duplicate", "empty"}
+    assert dropped == {"exact_duplicate", "near_duplicate", "empty", "held_out"}
 
 
 @pytest.mark.slow
@@ -143,7 +149,7 @@ def test_where_inputs_lie_and_when_they_were_written_does_not_show(
     config: Path, expected: Path, tmp_path: Path
 ) -> None:
     """So a mix can be made again from a restored backup, on another machine."""
-    for name in ("shards", "keys", "custody"):
+    for name in ("shards", "keys", "custody", "reference"):
         shutil.copytree(config.parent / name, tmp_path / "moved" / name, copy_function=shutil.copyfile)
     for shard in (tmp_path / "moved" / "shards").glob("*/*"):
         os.utime(shard, (1, 1))
