@@ -33,6 +33,7 @@ from pipeline.errors import BadInput, CustodyFailed, UsageError
 from pipeline.heldout import refuse_shared
 from pipeline.index import Index
 from pipeline.outcome import Outcome
+from pipeline.parent import load_parent
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
 from pipeline.tokens import load_tokenizer
@@ -72,6 +73,7 @@ _Digests = dict[tuple[str, str], str]
 def check_config(config: Config) -> Outcome:
     """Look at every source's first shard and at what is signed; the first thing that is wrong is the error."""
     _check_sign(config)
+    parent = load_parent(config)
     learned_weights(config)
     detectors = load_detectors(config)
     load_tokenizer(config)
@@ -100,13 +102,22 @@ def check_config(config: Config) -> Outcome:
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
     lines += [*compared_lines, *(f"warning: {warning}" for warning in custody.warnings)]
+    if parent is not None:
+        totals = parent.claimed.fields["totals"]
+        lines += [f"parent {parent.path}: {totals['documents']:,} documents, {totals['tokens']:,} tokens"]
     bands = settings.told_bands(config)
     lines += [bands_line(bands), bound["text"], "Next: anchormix run with the same config."]
     return Outcome(
         "\n".join(lines),
         output=config.output,
         totals={"shards": len(shards), "bytes": sum(shard.size for shard in shards)},
-        details={"sources": looks, "floor_bound": bound, "bands": bands, **compared},
+        details={
+            "sources": looks,
+            "floor_bound": bound,
+            "bands": bands,
+            "parent": parent and parent.identity,
+            **compared,
+        },
     )
 
 

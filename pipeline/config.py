@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pipeline.config_blocks import AUTO, Auto, Block, Key, ListOf
-from pipeline.config_checks import NOT_YET, check_config, refuse_later_keys
+from pipeline.config_checks import check_config, refuse_later_keys
 from pipeline.config_detectors import DetectorEntry
 from pipeline.config_gates import Gate
 from pipeline.config_guards import (
+    UNSTATED,
     Against,
     Dedup,
     Diversity,
@@ -55,7 +56,7 @@ __all__ = [
     "AUTO",
     "METHODS",
     "MIX_COLUMNS",
-    "NOT_YET",
+    "UNSTATED",
     "Against",
     "Auto",
     "Columns",
@@ -188,7 +189,7 @@ def load_config(
     *,
     allow_later: bool = False,
 ) -> Config:
-    """Read, check and resolve a config. `allow_later` accepts keys whose behaviour is not available yet."""
+    """Read, check and resolve a config. `allow_later` accepts places that nothing is written to yet."""
     file = Path(path)
     text = _read(file)
     folder = os.path.abspath(file.parent)
@@ -223,22 +224,8 @@ def config_schema() -> dict[str, Any]:
     """The JSON Schema of a config file, for editors."""
     schema = CONFIG.schema()
     schema["required"] = [name for name in schema["required"] if name != "index"]  # it has a computed default
-    for path, says in NOT_YET.items():
-        _mark_later(schema, path.split("."), says)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "anchormix config",
         **schema,
     }
-
-
-def _mark_later(schema: dict[str, Any], names: list[str], says: str) -> None:
-    """Tell editors, in the description of a key, that it is not available yet."""
-    below = schema.get("properties", {}).get(names[0])
-    if below is not None and len(names) == 1:
-        below["description"] += f". Not available yet: {says}"
-    elif below is not None:
-        _mark_later(below, names[1:], says)
-    for form in (*schema.get("anyOf", ()), schema.get("items", {})):
-        if form:
-            _mark_later(form, names, says)

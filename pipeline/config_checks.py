@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config_gates import check_gates
 from pipeline.config_kinds import is_url, nearest
@@ -18,36 +17,15 @@ from transforms.kernels.bands import choose_bands
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-__all__ = ["NOT_YET", "check_config", "refuse_later_keys"]
-
-NOT_YET = {
-    "mix.parent": "a mix does not build on an earlier one yet; leave the key out",
-}
-"""Keys that are parsed and checked, but whose behaviour this release lacks: only their defaults are accepted."""
+__all__ = ["check_config", "refuse_later_keys"]
 
 
 def refuse_later_keys(config: Config, at: At) -> None:
-    for path, says in NOT_YET.items():
-        _refuse(config, path.split("."), says, at)
+    """Places that a path can name and nothing is written to in this release."""
     for key, folder in (("output", config.output), ("index", config.index)):
         if is_url(folder):
             says = "not available yet: only folders of a local or mounted file system are written; inputs may be URLs"
             (at / key).fail("not_yet", says, folder)
-
-
-def _refuse(owner: Any, names: list[str], says: str, at: At) -> None:
-    here, value = at / names[0], getattr(owner, names[0])
-    if isinstance(value, tuple) and len(names) > 1:
-        for place, item in enumerate(value):
-            _refuse(item, names[1:], says, here / place)
-    elif len(names) > 1:
-        _refuse(value, names[1:], says, here)
-    elif value != _default(owner, names[0]):
-        here.fail("not_yet", f"not available yet: {says}")
-
-
-def _default(owner: Any, name: str) -> Any:
-    return next(item.default for item in dataclasses.fields(owner) if item.name == name)
 
 
 def check_config(config: Config, at: At) -> None:
@@ -149,6 +127,9 @@ def _check_paths(config: Config, at: At) -> None:
         relation = "the same as" if output == index else "inside" if len(output) > len(index) else "around"
         says = f"output is {relation} the index {config.index}; give each a folder of its own"
         (at / "output").fail("bad_value", says, config.output)
+    if config.mix.parent is not None and _parts(config.mix.parent) == output:
+        says = "a mix cannot succeed itself; write the new one to another output"
+        (at / "mix" / "parent").fail("bad_value", says, config.mix.parent)
     for key, folder in (("output", config.output), ("index", config.index)):
         for where, pattern in _patterns(config):
             if _reaches(_parts(pattern), _parts(folder)):

@@ -17,6 +17,7 @@ from pipeline.config_sources import FIELD_PATH, METHODS, NAME, Source
 from pipeline.config_yaml import At, Raw
 
 __all__ = [
+    "UNSTATED",
     "Against",
     "Dedup",
     "Diversity",
@@ -106,6 +107,10 @@ class Evidence:
     max_contested: Annotated[
         Fraction, Key(Share(), "share of verified tokens that may be contested before the run stops")
     ] = Fraction(1, 100)
+
+
+UNSTATED = "excluded"
+"""The reason of an exclusion that none was given for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,9 @@ class Mix:
     )
     weights: Annotated[str | None, Key(PathTo("a file of learned weights"), "weights learned elsewhere")] = None
     parent: Annotated[str | None, Key(PathTo("a published mix"), "the mix this one succeeds")] = None
+    max_human_loss: Annotated[
+        Fraction, Key(Share(), "share of the parent's verified text that may be lost before the run stops")
+    ] = Fraction(1)
     shards: Annotated[int | str, Key(Or("auto", Whole(1, 1_000_000)), "number of output shards, or auto")] = "auto"
     shard_bytes: Annotated[int, Key(Amount(always_bytes=True), "raw text of a shard, with shards: auto")] = 256 << 20
     row_group: Annotated[int, Key(Whole(1, 2**31 - 1), "rows of a row group")] = 8192
@@ -71,6 +74,9 @@ class Mix:
         if not self.floors:
             says = "a mix states its floor; for a mix that promises no human text write {human_verified: 0}"
             (at / "floors").fail("missing_key", says)
+        if self.max_human_loss < 1 and self.parent is None:
+            says = "there is no parent whose text could be lost; name the mix that this one succeeds as mix.parent"
+            (at / "max_human_loss").fail("bad_value", says, str(self.max_human_loss))
 
 
 class MixBlock(Block):

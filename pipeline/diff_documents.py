@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UsageError
+from pipeline.config import UNSTATED
 from pipeline.mix_folder import MixFolder
 from transforms.kernels.audit import Totals, sum_totals
 from transforms.kernels.hashing import parsed_ids
@@ -62,7 +62,8 @@ _NOTHING = Totals(0, 0, 0, 0)
 _VERIFIED = Provenance.HUMAN_VERIFIED.label
 _NEAR = Fate.NEAR_DUPLICATE.label
 _BY_WEIGHT = [fate.label for fate in (Fate.EXCLUDED, Fate.HELD_OUT, Fate.NEAR_DUPLICATE, Fate.SEEN_BEFORE)]
-"""Which fate is told of a text that has several: what somebody decided comes before what dedup found."""
+"""Which fate is told of a text that has several: what somebody decided comes before what dedup found, and of several
+decisions one with a stated reason."""
 
 Stratum = tuple[str, str, str | None, str | None]
 """Source, provenance, generator and language."""
@@ -175,7 +176,7 @@ class _Side:
         self._fates.write(self._read_fates(words))
         self.groups: list[tuple[str, str, str]] = groups.values  # source, shard, provenance
         self.fates: list[Word] = words.values
-        weights = [(*map(fate.__ne__, _BY_WEIGHT), reason is None) for fate, reason in self.fates]
+        weights = [(*map(fate.__ne__, _BY_WEIGHT), reason == UNSTATED, reason or "") for fate, reason in self.fates]
         self._weights = np.array([sorted(weights).index(weight) for weight in weights], np.int64)
 
     def first_fates(self, number: int) -> Records:
@@ -208,13 +209,7 @@ class _Side:
         claimed = self.mix.claimed.fields["totals"]
         for name, counted in sum_totals(self.totals.values())._asdict().items():
             if counted != claimed[name]:
-                path = self.mix.path
-                raise UsageError(
-                    "damaged_mix",
-                    f"{path} is damaged: its shards hold {counted:,} {name}, and its manifest says {claimed[name]:,}. "
-                    f"`anchormix verify {path}` says all that is wrong; fetch an intact copy, or make the mix again.",
-                    path=str(path),
-                )
+                raise self.mix.damaged(f"its shards hold {counted:,} {name}, and its manifest says {claimed[name]:,}")
 
     def _read_fates(self, words: _Numbers) -> Iterator[Records]:
         """What took texts out. A copy of a text says nothing of the text, which another document stands for."""

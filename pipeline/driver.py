@@ -36,8 +36,10 @@ from pipeline.manifest import (
     named_rules,
     write_manifest,
 )
+from pipeline.mix_folder import MixFolder
 from pipeline.origins import Made, custody_manifests
 from pipeline.outcome import Outcome
+from pipeline.parent import load_parent, succeeding, told_parent
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, verdict_table, write_report
 from pipeline.submit import make_runner
@@ -86,7 +88,8 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
     text += f"built {rebuilt}.\n"
     survived = _survival(config, indexed)
     text += survival_tables(survived)
-    text += "".join(f"\nNote: {note}" for note in differing_provenance(indexed.fates.duplicates))
+    notes = [*differing_provenance(indexed.fates.duplicates), *indexed.warnings]
+    text += "".join(f"\nNote: {note}" for note in notes)
     text += (
         f"\nNext: anchormix plan, or anchormix mix, with the same config; anchormix duplicates {config.index} shows "
         "what dedup removed."
@@ -224,13 +227,14 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
     standing = publish.published(config.output)
     if standing is None:
         publish.check_place(config.output)
+    parent = load_parent(config)
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
         baseline = prepare_baseline(indexed.facts, indexed.reference, files.join(builder.scratch, "held-out"))
         measured = _judge_inputs(config, builder, indexed, baseline)
         planned = make_plan(config, params, builder, indexed)
-        digest = _mix_digest(config, indexed, planned, builder.tokenizer)
+        digest = _mix_digest(config, indexed, planned, builder.tokenizer, parent)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id) as folder:
@@ -242,7 +246,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             publish.write_inputs(folder, indexed)
             publish.copy_custody(folder / "custody", indexed.custody)
             publish.write_config(folder, config)
-            claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates)
+            claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates, parent)
             claims = replace(claims, baseline=write_baseline(folder, config, indexed.reference, judged))
             inputs = pq.read_table(folder / "inputs.parquet")
             # Fates are taken from the index; what they verify is held against the signatures once more.
@@ -261,7 +265,10 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             if held_out is not None:
                 held_out.judge()
                 notes += [held_out.unlooked] if held_out.unlooked else []
-            manifest = build_manifest(replace(claims, notes=notes), audits)
+            claims = replace(claims, notes=notes)
+            if parent is not None:
+                claims = succeeding(config, claims, parent, MixFolder.staged(folder, build_manifest(claims, audits)))
+            manifest = build_manifest(claims, audits)
             write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
             write_cards(folder, manifest)
             verification = verify_mix(
@@ -269,7 +276,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             )
             if not verification.passed:
                 raise verification_failed(config.output, verification)
-            _write_run(folder, command, builder, indexed, started)
+            _write_run(folder, command, builder, indexed, parent, started)
             write_report(folder)
             publish.publish(folder, config.output)
     text = verdict_table(manifest, verification, planned.plan.summary(), config.output)
@@ -286,6 +293,8 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "duplicates": manifest["duplicates"],
             "gates": manifest["gates"],
             "baseline": manifest["baseline"],
+            "parent": manifest["parent"],
+            "succession": manifest["succession"],
         },
     )
 
@@ -385,7 +394,9 @@ def judge_layout(reports: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _mix_digest(config: Config, indexed: Indexed, planned: Planned, tokenizer: TokenizerFile | None) -> str:
+def _mix_digest(
+    config: Config, indexed: Indexed, planned: Planned, tokenizer: TokenizerFile | None, parent: MixFolder | None
+) -> str:
     """Names everything that decides `data/`, and nothing else: no path, no time of a file, no split.
 
     The keys of the index's layers would not do: they change when a shard is moved, touched or cut up differently.
@@ -401,6 +412,7 @@ def _mix_digest(config: Config, indexed: Indexed, planned: Planned, tokenizer: T
         *([indexed.reference.input_digest] if indexed.reference.shards else []),
         *(f"{earlier.content}\0{earlier.keep}" for earlier in indexed.edges.earlier),
         *([] if tokenizer is None else [f"tokenizer\0{tokenizer.digest}"]),
+        *([] if parent is None else [f"parent\0{parent.identity['manifest_sha256']}"]),
     )
 
 
@@ -429,6 +441,8 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "duplicates": standing.get("duplicates", {}),
             "gates": standing.get("gates", []),
             "baseline": standing.get("baseline", {}),
+            "parent": standing.get("parent"),
+            "succession": standing.get("succession"),
         },
     )
 
@@ -440,6 +454,7 @@ def make_claims(
     digest: str,
     tokenizer: TokenizerFile | None = None,
     gates: Sequence[GateResult] = (),
+    parent: MixFolder | None = None,
 ) -> MixClaims:
     custody = indexed.custody
     return MixClaims(
@@ -454,7 +469,7 @@ def make_claims(
         seed=config.seed,
         as_of=config.as_of.isoformat() if config.as_of else None,
         code_version=__version__,
-        parent=None,
+        parent=None if parent is None else parent.identity,
         tokens=told_tokens(config, tokenizer),
         size=None if config.mix.size == "max" else int(config.mix.size),
         epochs=dict(config.mix.epochs),
@@ -573,7 +588,14 @@ def verification_failed(output: str, verification: Verification) -> Verification
     )
 
 
-def _write_run(folder: Path, command: Sequence[str], builder: IndexBuilder, indexed: Indexed, started: float) -> None:
+def _write_run(
+    folder: Path,
+    command: Sequence[str],
+    builder: IndexBuilder,
+    indexed: Indexed,
+    parent: MixFolder | None,
+    started: float,
+) -> None:
     """The only file of an output that says when, where and how."""
     content = {
         "command": list(command),
@@ -586,5 +608,6 @@ def _write_run(folder: Path, command: Sequence[str], builder: IndexBuilder, inde
         "cpus": os.cpu_count(),
         "python": sys.version.split()[0],
         "version": __version__,
+        **({} if parent is None else {"parent": told_parent(parent)}),
     }
     (folder / "run.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from pipeline.config import UNSTATED
 from pipeline.diff_documents import REPLACED, Amount, Change, DocumentDiff
 from pipeline.manifest import decimal
 from transforms.kernels.schemas import Fate, Provenance
@@ -18,14 +19,12 @@ LOST, TAKEN_DOWN = "lost", "taken_down"
 """How verified text left: with nothing to say for it, or excluded for a stated reason. The third way is REPLACED."""
 
 _VERIFIED = Provenance.HUMAN_VERIFIED.label
-_UNSTATED = "excluded"
-"""The reason of an exclusion that none was given for."""
 
 
 def kind_of_loss(change: Change) -> str:
     """A take-down is somebody's decision and on record with its reason, and a near-duplicate that is verified text of
     the new mix stands for the old text: neither is a loss that a version must not have by accident."""
-    if change.why == Fate.EXCLUDED.label and change.reason != _UNSTATED:
+    if change.why == Fate.EXCLUDED.label and change.reason != UNSTATED:
         return TAKEN_DOWN
     return REPLACED if change.why == REPLACED else LOST
 

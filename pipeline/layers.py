@@ -47,7 +47,7 @@ from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
 EDGES_VERSION = "6"
-FATES_VERSION = "8"
+FATES_VERSION = "9"
 """Raised whenever the same facts would give other edges, or other fates."""
 
 _DOCUMENTS_PER_PARTITION = 200_000
@@ -250,7 +250,11 @@ class IndexBuilder:
         self.index.set_current(fates.key)  # before the guards: what they stopped is there to be looked at
         judge_fates(self.config, fates, self.index)
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
-        warnings += [*holding_warnings(fates), *form_warnings(self.config, facts)]
+        warnings += [
+            *exclusion_warnings(self.config, fates),
+            *holding_warnings(fates),
+            *form_warnings(self.config, facts),
+        ]
         warnings += detector_warnings(self.config, self.detectors, fates.accounts)
         if fates.unknown_ancestors:
             several = "1 name" if fates.unknown_ancestors == 1 else f"{fates.unknown_ancestors:,} names"
@@ -701,6 +705,26 @@ def leaf_warnings(config: Config, fates: Fates, custody: Custody) -> Iterator[st
                 f"the manifest, so their text is not verified (it signed column {', '.join(map(repr, signed))}; the "
                 f"source reads {repr(read) if isinstance(read, str) else 'the column it recognises as text'})"
             )
+
+
+def exclusion_warnings(config: Config, fates: Fates) -> Iterator[str]:
+    """Exclusions, or ids of theirs, that are of no document here: what they were meant for may be in the mix."""
+    documents: Counter[int] = Counter()
+    listed: dict[int, set[int]] = defaultdict(set)
+    for account in fates.accounts:
+        for number, count, places in account.get("exclusions", ()):
+            documents[number] += count
+            listed[number].update(places)
+    for number, (place, exclusion) in enumerate(settings.exclusions(config)):
+        key, names = next(
+            (key, ids) for key in ("ids", "doc_ids", "") if (ids := getattr(exclusion, key, ())) or not key
+        )
+        missing = [name for at, name in enumerate(names) if at not in listed[number]]
+        if missing:
+            several = f"{len(missing):,} of {len(names):,} {key} are" if names[1:] else "this id is"
+            yield f"exclude[{place}].{key} ({exclusion.reason}): {several} of no document here: {_some(missing)}"
+        elif not documents[number]:
+            yield f"exclude[{place}] ({exclusion.reason}): no document here is of it, so it excludes nothing"
 
 
 def _some(names: Sequence[str]) -> str:

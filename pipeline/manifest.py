@@ -123,7 +123,8 @@ class MixClaims:
     seed: int
     as_of: str | None
     code_version: str
-    parent: str | None = None
+    parent: Mapping[str, str] | None = None  # what the mix that this one succeeds says, its manifest and its plan
+    succession: Mapping[str, Any] | None = None  # what became of the parent's verified text
     tokens: Mapping[str, Any] = field(default_factory=lambda: {"counter": "words"})
     size: int | None = None
     epochs: Mapping[str, int] = field(default_factory=dict)  # most copies of a document, by provenance; default 1
@@ -394,7 +395,8 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "input_digest": claims.input_digest,
         "seed": claims.seed,
         "as_of": claims.as_of,
-        "parent": claims.parent,
+        "parent": None if claims.parent is None else dict(claims.parent),
+        "succession": None if claims.succession is None else dict(claims.succession),
         "code_version": claims.code_version,
         "notes": list(claims.notes),
         "not_checked": list(claims.not_checked),

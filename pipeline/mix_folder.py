@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.attest import parse_envelope
 from pipeline.config_kinds import is_url
 from pipeline.errors import UsageError
-from pipeline.manifest import MANIFEST, SIGNED_MANIFEST, statement
+from pipeline.manifest import MANIFEST, SIGNED_MANIFEST, dump_manifest, statement
 from pipeline.publish import SUCCESS
 from pipeline.verify_consistent import Claimed
 
@@ -39,28 +38,28 @@ class MixFolder:
         """Exit 2 where there is no published mix, or files of it are gone or cut off. `key` is the config key that
         names it, for the message."""
         folder = Path(path)
-        named = f"{key}: {str(path)!r}" if key else str(path)
+        told = _Told(str(path), key)
         if is_url(str(path)):
-            raise _refused("not_local", named, "is a URL, and a mix is only read from a local or mounted folder", path)
+            raise told.refusal("not_local", "is a URL, and a mix is only read from a local or mounted folder")
         if not folder.is_dir():
-            raise _refused("no_mix", named, "is no folder; name the output folder of a mix that was published", path)
+            raise told.refusal("no_mix", "is no folder; name the output folder of a mix that was published")
         if not (folder / MANIFEST).exists() and not (folder / "data").exists():
-            raise _refused("no_mix", named, f"is not a mix: it has neither {MANIFEST} nor data/", path)
+            raise told.refusal("no_mix", f"is not a mix: it has neither {MANIFEST} nor data/")
         if not (folder / SUCCESS).exists():
             says = f"has no {SUCCESS}, which is written last: it was not published, or not copied as a whole"
-            raise _refused("unfinished_mix", named, says, path)
+            raise told.refusal("unfinished_mix", says)
         try:
             claimed = Claimed.parse((folder / MANIFEST).read_bytes())
             mix = cls(folder, claimed)
             mix._require_files()
         except _BROKEN as error:
-            raise _damaged(named, folder, error) from None
+            raise told.damaged(error) from None
         return mix
 
     @classmethod
-    def staged(cls, path: Path) -> MixFolder:
-        """A mix that is about to be published, by whoever wrote it."""
-        return cls(path, Claimed.parse((path / MANIFEST).read_bytes()))
+    def staged(cls, path: Path, manifest: Mapping[str, Any]) -> MixFolder:
+        """A mix that is being made, whose manifest is not written yet."""
+        return cls(path, Claimed.parse(dump_manifest(manifest)))
 
     def _require_files(self) -> None:
         lying = {f"data/{path.name}" for path in (self.path / "data").glob("*") if path.is_file()}
@@ -73,11 +72,6 @@ class MixFolder:
         signed = self.path / SIGNED_MANIFEST
         if signed.exists() and parse_envelope(signed.read_bytes()).payload != statement(self.claimed.content):
             raise ValueError(f"{SIGNED_MANIFEST} was signed over another {MANIFEST}")
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.claimed.content)
-        return found
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -111,18 +105,29 @@ class MixFolder:
         try:
             yield
         except _BROKEN as error:
-            raise _damaged(str(self.path), self.path, f"{path.relative_to(self.path)}: {error}") from None
+            raise self.damaged(f"{path.relative_to(self.path)}: {error}") from None
+
+    def damaged(self, says: object) -> UsageError:
+        """The diagnosis that something in this folder is not what it should be."""
+        return _Told(str(self.path)).damaged(says)
 
 
-def _damaged(named: str, folder: Path, error: object) -> UsageError:
-    told = " ".join(str(error).split())
-    return UsageError(
-        "damaged_mix",
-        f"{named} is damaged ({told}). `anchormix verify {folder}` says all that is wrong; fetch an intact copy, or "
-        "make the mix again.",
-        path=str(folder),
-    )
+@dataclass(frozen=True)
+class _Told:
+    """A folder as messages name it, by the config key that names it where one does."""
 
+    path: str
+    key: str | None = None
 
-def _refused(code: str, named: str, says: str, path: object) -> UsageError:
-    return UsageError(code, f"{named} {says}.", path=str(path))
+    def refusal(self, code: str, says: str) -> UsageError:
+        details = {"path": self.path} if self.key is None else {"path": self.path, "key": self.key}
+        named = self.path if self.key is None else f"{self.key}: {self.path!r}"
+        return UsageError(code, f"{named} {says}.", **details)
+
+    def damaged(self, error: object) -> UsageError:
+        told = " ".join(str(error).split())
+        return self.refusal(
+            "damaged_mix",
+            f"is damaged ({told}). `anchormix verify {self.path}` says all that is wrong; fetch an intact copy or make "
+            "the mix again",
+        )

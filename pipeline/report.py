@@ -392,6 +392,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None, baseline: Map
         _section("Survival: what each step left", _survival(manifest.get("survival"))),
         _section("Duplicates: what gave way to what", _removed(manifest.get("duplicates"))),
         _section("Shards", _shards(manifest)),
+        _section("Since the parent: verified text that left", _succession(manifest.get("succession"))),
         _section("Gates", _table(*_gates_table(manifest), text=2) if manifest.get("gates") else ""),
         _section("Compared with human text", baseline_section(baseline, manifest["baseline"]) if baseline else ""),
         _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
@@ -451,6 +452,23 @@ def _removed(duplicates: Mapping[str, Any] | None) -> str:
     ]
     table = _table(["duplicate", "stayed", "gave way", "documents", "tokens"], rows, text=3) if rows else ""
     return f"<p>{escape(_REMOVED_TOLD)}</p>{table}" if table else ""
+
+
+def _succession(succession: Mapping[str, Any] | None) -> str:
+    if not succession:
+        return ""
+    old, lost, came = (succession[name] for name in ("old", "lost", "came"))
+    told = (
+        f"The parent holds {_count(old['documents'], 'verified document')} ({old['tokens']:,} tokens). Lost: "
+        f"{lost['documents']:,} ({lost['tokens']:,} tokens). Came: {came['documents']:,} ({came['tokens']:,} tokens)."
+    )
+    rows = [
+        [entry["source"], entry["why"], entry["reason"] or "", entry["counts_as"].replace("_", " ")]
+        + [f"{entry[what]:,}" for what in ("documents", "tokens")]
+        for entry in succession["gone"]
+    ]
+    table = _table(["source", "why", "reason", "counts as", "documents", "tokens"], rows, text=4) if rows else ""
+    return f"<p>{escape(told)}</p>{table}"
 
 
 def _shards(manifest: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.catalog import KNOWN_SYNTHETIC, is_anchor, known_source, reference_source
-from pipeline.config import Auto, Config, Join, Messages, Source
+from pipeline.config import UNSTATED, Auto, Config, Join, Messages, Source
 from pipeline.config import Rule as ConfigRule
 from pipeline.detectors import NO_DETECTORS, Detectors
 from pipeline.environment import whole_number
@@ -87,14 +87,23 @@ def fate_rules(
     return FateRules(
         sources={source.name: source_rules(source, cards.get(source.name, ())) for source in config.sources},
         priorities={source.name: source.priority for source in config.sources},
-        exclusions=tuple(
-            Exclusion(
-                rule.reason or "excluded", rule.source, rule.generator, tuple(rule.ids or ()), tuple(rule.doc_ids or ())
-            )
-            for rule in config.exclude
-        ),
+        exclusions=tuple(exclusion for _, exclusion in exclusions(config)),
         detectors=detectors.rules,
     )
+
+
+def exclusions(config: Config) -> list[tuple[int, Exclusion]]:
+    """What is excluded, each with its place in the config; in an order of its own, because fates of a config stand for
+    every order in which it could be written. Stated reasons come first: of several, a document has the first."""
+    found = [
+        (place, Exclusion(rule.reason or UNSTATED, rule.source, rule.generator, _ids(rule.ids), _ids(rule.doc_ids)))
+        for place, rule in enumerate(config.exclude)
+    ]
+    return sorted(found, key=lambda entry: (entry[1].reason == UNSTATED, repr(entry[1])))
+
+
+def _ids(listed: tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(sorted(set(listed or ())))
 
 
 def source_rules(source: Source, card: tuple[Claim, ...]) -> SourceRules:

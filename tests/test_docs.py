@@ -16,7 +16,6 @@ from click.testing import CliRunner
 import pipeline.errors
 from pipeline.cli import main
 from pipeline.config import load_config
-from pipeline.config_checks import NOT_YET
 from pipeline.errors import AnchormixError
 from transforms.kernels.columns import CANDIDATES
 
@@ -161,11 +160,6 @@ def test_the_recognised_columns_are_those_of_the_reader() -> None:
     text = section((ROOT / "docs/config.md").read_text(encoding="utf-8"), "Which columns are read")
     told = {row[0].strip("`"): tuple(re.findall(r"`([^`]+)`", row[1])) for row in table(text)}
     assert told == {{"doc_id": "id"}.get(name, name): names for name, names in CANDIDATES.items()}
-
-
-def test_the_readme_lists_the_keys_that_are_not_there_yet() -> None:
-    (told,) = re.findall(r"^- \*\*Not there yet\.\*\*(.*?)^- ", section(README, "Limits"), re.M | re.S)
-    assert set(re.findall(r"`(\w+\.[\w.]+)`", told)) == set(NOT_YET)
 
 
 @pytest.mark.parametrize("folder", ["transforms/kernels", "transforms/kernels/diversity", "transforms", "pipeline"])

@@ -113,6 +113,8 @@ class _WriteFates(PooledDoFn):
         custody = tagged.task.custody
         told = account(tagged.task.split, tagged.facts, table, custody is not None, witnessed)
         told["holds_held_out"] = int((tagged.holds_held_out & (fate == Fate.KEPT)).sum())
+        if tagged.exclusions:
+            told["exclusions"] = tagged.exclusions
         if tagged.detectors:
             told["detectors"] = tagged.detectors
         lost = {"lost_leaves": custody.leaves} if custody is not None and tagged.lost_leaves else {}

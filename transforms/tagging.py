@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -49,13 +49,21 @@ class ShardCustody:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Documents that stay out of every mix, for a stated reason; unset fields do not restrict."""
+    """Documents that stay out of every mix, for a stated reason; one of the other fields says which."""
 
     reason: str
     source: str | None = None
     generator: str | None = None
     ids: tuple[str, ...] = ()
     doc_ids: tuple[str, ...] = ()
+
+
+class ExclusionHit(NamedTuple):
+    """What one exclusion found in a split."""
+
+    exclusion: int  # its place in the rules
+    documents: int
+    listed: tuple[int, ...]  # places of the ids that it names and that are there
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ class TaggedSplit:
     status: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
     reasons: pa.Array  # null where a document is not excluded
+    exclusions: list[ExclusionHit]
     reference: pa.Table  # which documents are like held-out text, by place
     lost_leaves: bool  # the leaf list is no longer the one that was judged, so it covers nothing
     detectors: dict[str, dict[str, int]]  # documents that each detector judged, spoke against, abstained on
@@ -160,10 +169,10 @@ def tag_task(task: FateTask, rules: FateRules) -> TaggedSplit:
         findings,
         _named_ancestors(task.descendants, facts.num_rows) if task.descendants else None,
     )
-    reasons = _exclusions(task.split.source, facts, tags, digests, rules)
+    reasons, hits = _exclusions(task.split.source, facts, tags, digests, rules)
     reference = read_table(task.held_out) if task.held_out else REFERENCE_MARKS.empty_table()
     lost = custody is not None and leaves is None
-    return TaggedSplit(task, facts, tags, status, digests, reasons, reference, lost, findings.counts)
+    return TaggedSplit(task, facts, tags, status, digests, reasons, hits, reference, lost, findings.counts)
 
 
 def _known_marks(path: str, size: int) -> KnownMarks:
@@ -198,21 +207,30 @@ def _checked_leaves(path: str, digest: str) -> npt.NDArray[np.uint8]:
     return leaf_array(content)
 
 
-def _exclusions(source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[np.uint8], rules: FateRules) -> pa.Array:
-    """The reason of the first exclusion that applies to each document."""
+def _exclusions(
+    source: str, facts: pa.Table, tags: Tags, digests: npt.NDArray[np.uint8], rules: FateRules
+) -> tuple[pa.Array, list[ExclusionHit]]:
+    """The reason of the first exclusion that applies to each document, and what each exclusion found."""
     reasons = pa.nulls(facts.num_rows, pa.string())
-    for rule in rules.exclusions:
+    found = []
+    for number, rule in enumerate(rules.exclusions):
         if rule.source is not None and rule.source != source:
             continue
         hit: Any = np.ones(facts.num_rows, bool)
+        listed: set[int] = set()
         if rule.generator is not None:
-            hit = hit & pc.equal(tags.generator, rule.generator).fill_null(False).to_numpy(zero_copy_only=False)
-        if rule.ids:
-            wanted = pa.array([bytes.fromhex(name) for name in rule.ids], pa.binary(ID_BYTES))
-            ids = fixed_binary(np.ascontiguousarray(digests[:, :ID_BYTES]))
-            hit = hit & pc.is_in(ids, wanted).to_numpy(zero_copy_only=False)
-        if rule.doc_ids:
-            hit = hit & pc.is_in(facts["doc_id"], pa.array(rule.doc_ids)).to_numpy()
+            hit = pc.equal(tags.generator, rule.generator).fill_null(False).to_numpy(zero_copy_only=False)
+        elif rule.ids or rule.doc_ids:
+            if rule.ids:
+                wanted = pa.array([bytes.fromhex(name) for name in rule.ids], pa.binary(ID_BYTES))
+                values = fixed_binary(np.ascontiguousarray(digests[:, :ID_BYTES]))
+            else:
+                wanted, values = pa.array(rule.doc_ids), facts["doc_id"].combine_chunks()
+            places = pc.index_in(values, wanted)
+            hit = places.is_valid().to_numpy(zero_copy_only=False)
+            listed = set(places.unique().drop_null().to_pylist())
+        if hit.any():
+            found.append(ExclusionHit(number, int(hit.sum()), tuple(sorted(listed))))
         fresh = pa.array(hit & reasons.is_null().to_numpy(zero_copy_only=False))
         reasons = pc.if_else(fresh, pa.scalar(rule.reason), reasons)
-    return reasons
+    return reasons, found

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pipeline.config import (
     AUTO,
     MIX_COLUMNS,
-    NOT_YET,
     Config,
     Join,
     Kept,
@@ -600,21 +599,6 @@ def test_rules_may_group_by_kept_columns(folder: Folder) -> None:
     assert [rule.by for rule in config.mix.caps] == ["language", "source", "generator", "topic"]
 
 
-LATER = {
-    "tokens.file": "tokens={file: tokenizer.json}",
-    "mix.parent": "mix.parent=old",
-}
-
-
-@pytest.mark.parametrize("path", NOT_YET)
-def test_keys_of_a_later_release_are_checked_then_refused(folder: Folder, path: str) -> None:
-    error = folder.refuse(MINIMAL, LATER[path])
-    assert error.code == "not_yet"
-    assert error.details["key"].replace("[0]", "") == path
-    assert NOT_YET[path] in error.message
-    assert folder.load(MINIMAL, LATER[path], later=True) != folder.load(MINIMAL)
-
-
 # Resolving and digests
 
 
@@ -713,6 +697,8 @@ CHANGES: list[tuple[str, str, set[str]]] = [
     ("mix.temperature", "mix.temperature=1", {MEANING}),
     ("mix.weights", "mix.weights=other.json", set()),
     ("mix.parent", "mix.parent=", {MEANING}),
+    ("mix.parent", "mix.parent=out/another", set()),
+    ("mix.max_human_loss", "mix.max_human_loss=0.1", {MEANING}),
     ("mix.shards", "mix.shards=8", {MEANING}),
     ("mix.shard_bytes", "mix.shard_bytes=1MiB", {MEANING}),
     ("mix.row_group", "mix.row_group=100", {MEANING}),
