@@ -44,7 +44,8 @@ _SHARE = re.compile(r"\d{1,9}(\.\d{1,9})?|\.\d{1,9}|\d{1,9}/0*[1-9]\d{0,8}", re.
 _SHOWN = ("entropy_1", "simpson", "distinct_2", "distinct_4")
 _WIDTH = 110
 _PLOT_HEIGHT, _PLOT_WIDTH = 11, 60
-_MARKS = "ox+*#@%&=~^s"
+_MOST_COLUMNS, _LABEL_WIDTH = 30, 4
+_MARKS = "ox+*#@&=~^sv"
 
 MODELLED = (
     "Generation 0 is {documents} verified human documents, {words} words. Each later generation is a training text of "
@@ -264,21 +265,26 @@ def _aligned(rows: Iterator[list[str]]) -> Iterator[str]:
 
 def plot(lines: dict[str, list[float | None]]) -> Iterator[str]:
     """Shares over generations in characters, from 0 to 100%; where lines meet, the last one is seen."""
-    steps = max(len(line) for line in lines.values())
-    width = max(2, min(8, _PLOT_WIDTH // max(1, steps - 1)))
-    rows = [[" "] * (width * (steps - 1) + 1) for _ in range(_PLOT_HEIGHT)]
+    last = max(map(len, lines.values())) - 1
+    stride = 1 + last // _MOST_COLUMNS
+    steps = range(0, last + 1, stride)
+    width = max(2, min(8, _PLOT_WIDTH // max(1, len(steps) - 1)))
+    across = width * (len(steps) - 1) + 1
+    rows = [[" "] * across for _ in range(_PLOT_HEIGHT)]
     ends: dict[int, list[str]] = {}
     for mark, (name, line) in zip(_MARKS, lines.items(), strict=False):
-        heights = [round((_PLOT_HEIGHT - 1) * (1 - share)) for share in line if share is not None]
+        heights = [None if share is None else round((_PLOT_HEIGHT - 1) * (1 - share)) for share in line[::stride]]
         for step, height in enumerate(heights):
-            rows[height][width * step] = mark
-        if heights:
+            if height is not None:
+                rows[height][width * step] = mark
+        if heights[-1] is not None:
             ends.setdefault(heights[-1], []).append(f"{mark} {name}")
     for height, row in enumerate(rows):
         scale = f"{100 * (_PLOT_HEIGHT - 1 - height) // (_PLOT_HEIGHT - 1)}%" if height % 2 == 0 else ""
         yield f"{scale:>5} |{''.join(row)}  {', '.join(ends.get(height, ()))}".rstrip()
-    yield " " * 6 + "+" + "-" * (width * (steps - 1) + 1)
-    numbers = "".join(f"{step:<{width}}" for step in range(steps))
+    yield " " * 6 + "+" + "-" * across
+    labelled = -(-_LABEL_WIDTH // width)
+    numbers = "".join(f"{step:<{width * labelled}}" for step in steps[::labelled])
     yield " " * 7 + numbers.rstrip() + "  generation"
 
 

@@ -36,7 +36,16 @@ from transforms.kernels.hashing import mix64
 from transforms.kernels.language_model import BOUNDARY, MOST_ORDER, Ids, sample, train
 from transforms.kernels.text import Words
 
-__all__ = ["BANDS", "Generation", "Pool", "SimulationParams", "expected_kept", "expected_simpson", "simulate"]
+__all__ = [
+    "BANDS",
+    "Generation",
+    "Pool",
+    "SimulationParams",
+    "expected_kept",
+    "expected_simpson",
+    "simulate",
+    "training_texts",
+]
 
 BANDS = ((1, 1), (2, 3), (4, 7), (8, 15), (16, None))
 """Of counts in the human text, both ends included: rare words are lost first, so they are told apart."""
@@ -122,18 +131,24 @@ class Generation:
 
 
 def simulate(pool: Pool, human: Fraction, params: SimulationParams, seed: int) -> Iterator[Generation]:
-    """Generation 0, the human text itself, and those after it."""
+    """Generation 0, the human text itself, and those after it, measured."""
+    for number, text in enumerate(training_texts(pool, human, params, seed)):
+        yield _measure(number, text, pool)
+
+
+def training_texts(pool: Pool, human: Fraction, params: SimulationParams, seed: int) -> Iterator[Ids]:
+    """The same as texts: numbers of words, and boundaries."""
     words, text = pool.words, pool.text
     human_words = words * human.numerator // human.denominator
     key = _mixed(seed, human.numerator, human.denominator, params.order)
-    yield _measure(0, text, pool)
+    yield text
     for number in range(1, params.generations + 1):
         written = np.empty(0, np.int32)
         if human_words < words:
             written = sample(train(text, params.order), words - human_words, _mixed(key, number, 0))
         drawn = _draw_documents(pool, human_words, _mixed(key, number, 1))
         text = np.concatenate([drawn, written[1:] if len(drawn) else written])
-        yield _measure(number, text, pool)
+        yield text
 
 
 def expected_kept(pool: Pool, human: Fraction, generations: int) -> list[tuple[float, ...]]:
