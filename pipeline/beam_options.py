@@ -1,6 +1,6 @@
-"""Beam made to ask less often for what it knows: views of options, and signatures of methods.
+"""Beam made to ask less often for what it knows: views of options, signatures of methods, state of DoFns.
 
-Neither changes an answer. Together they take a quarter off the time of a small run, which is spent in Beam's own
+None changes an answer. Together they take a quarter off the time of a small run, which is spent in Beam's own
 bookkeeping for five pipelines.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms import core
+from apache_beam.transforms import core, userstate
 
 
 class ParsedOnce(PipelineOptions):
@@ -35,7 +35,15 @@ Arguments = tuple[list[str], list[Any]]
 
 
 def remember_signatures() -> None:
-    """Have each method of a DoFn inspected once. Beam inspects all of them eight times per transform and pipeline."""
+    """Have each DoFn looked through for state once, and each of its methods inspected once.
+
+    Beam does the one six times per transform and pipeline, the other eight times.
+    """
+    _remember_methods()
+    _remember_state()
+
+
+def _remember_methods() -> None:
     inspect: Callable[[Any], Arguments] = core.get_function_args_defaults
     if hasattr(inspect, "known"):
         return
@@ -52,3 +60,25 @@ def remember_signatures() -> None:
 
     remembered.known = known  # type: ignore[attr-defined]
     core.get_function_args_defaults = remembered
+
+
+Specs = tuple[set[Any], set[Any]]
+
+
+def _remember_state() -> None:
+    """Specs of state and timers are defaults of a class's methods; an instance can only hide some of these."""
+    look: Callable[[Any], Specs] = userstate.get_dofn_specs
+    if hasattr(look, "known"):
+        return
+    known: dict[Any, Specs] = {}
+
+    def remembered(dofn: Any) -> Specs:
+        kind = type(dofn)
+        seen = kind, tuple(name for name in vars(dofn) if hasattr(kind, name))
+        if seen not in known:
+            known[seen] = look(dofn)
+        states, timers = known[seen]
+        return set(states), set(timers)
+
+    remembered.known = known  # type: ignore[attr-defined]
+    userstate.get_dofn_specs = remembered

@@ -252,15 +252,16 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             # Fates are taken from the index; what they verify is held against the signatures once more.
             custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
             held_out = HeldOutCheck.of(config)
-            audits = audit_mix(
-                folder,
-                claims.measure,
-                config.mix.human_floor,
-                group_by=group_columns([*claims.floors, *claims.caps]),
-                count_tokens=counter_of(config, builder.tokenizer),
-                manifests=custody_manifests(inputs),
-                visitors=[custody.check, *([held_out.check] if held_out else [])],
-            )
+            with publish.flushing(folder):
+                audits = audit_mix(
+                    folder,
+                    claims.measure,
+                    config.mix.human_floor,
+                    group_by=group_columns([*claims.floors, *claims.caps]),
+                    count_tokens=counter_of(config, builder.tokenizer),
+                    manifests=custody_manifests(inputs),
+                    visitors=[custody.check, *([held_out.check] if held_out else [])],
+                )
             notes = [*claims.notes, *_grown(config, audits)]
             if held_out is not None:
                 held_out.judge()

@@ -132,12 +132,18 @@ class _AddUpShards(_AddUp):
     def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
         key, splits = element
         source, shard = json.loads(key)
-        whole = Accumulator.zero(self._params)
+        languages: dict[str, Accumulator] = {}
         for split in map(Split.from_bytes, splits):
             for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
-                if language:
-                    self._hold("language", language, part)
-                whole.merge(part)
+                if language in languages:
+                    languages[language].merge(part)
+                else:
+                    languages[language] = part
+        whole = Accumulator.zero(self._params)
+        for language, part in languages.items():
+            if language:
+                self._hold("language", language, part)
+            whole.merge(part)
         self._hold("source", source, whole)
         yield FINISHED, self._baseline.row("input_shard", f"{source}/{shard}", whole, source)
         if len(self._held) > self._most_scopes:
@@ -213,17 +219,18 @@ class AddAccumulators(beam.CombineFn):
 
     def add_input(
         self, held: list[Accumulator] | bytes, element: bytes, *args: Any, **kwargs: Any
-    ) -> list[Accumulator]:
-        return [_merged([held, element])]
+    ) -> list[Accumulator] | bytes:
+        return [_merged([held, element])] if held else element
 
     def merge_accumulators(self, parts: Iterable[list[Accumulator] | bytes], *args: Any, **kwargs: Any) -> bytes:
-        return _merged(parts).to_bytes()
+        first, *others = parts
+        return _merged([first, *others]).to_bytes() if others else self.compact(first)
 
     def compact(self, held: list[Accumulator] | bytes, *args: Any, **kwargs: Any) -> bytes:
-        return _merged([held]).to_bytes()
+        return held if isinstance(held, bytes) else _merged([held]).to_bytes()
 
     def extract_output(self, held: list[Accumulator] | bytes, *args: Any, **kwargs: Any) -> bytes:
-        return _merged([held]).to_bytes()
+        return self.compact(held)
 
     def get_accumulator_coder(self) -> beam.coders.Coder:
         return beam.coders.BytesCoder()

@@ -24,6 +24,7 @@ from transforms.exchange import Exchange, Gather, packet, received
 from transforms.kernels import diversity, layout, strata
 from transforms.kernels.ahead import read_ahead
 from transforms.kernels.audit import CERTIFICATE_KEY, certified_shares
+from transforms.kernels.gather import ChunkedTexts
 from transforms.kernels.hashing import draws, fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
@@ -404,7 +405,9 @@ class _WriteShard(PooledDoFn):
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         shard, values = element
-        table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values)).combine_chunks()
+        table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values))
+        texts = ChunkedTexts(table["text"])
+        table = table.drop_columns(["text"]).combine_chunks()
         order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
         measures = measured(table, self._settings.measure)[order]
         human = pc.equal(table["provenance"], Provenance.HUMAN_VERIFIED.label).to_numpy()[order]
@@ -433,7 +436,7 @@ class _WriteShard(PooledDoFn):
                 version="2.6",
             )
             counting: list[Future[None]] = []
-            for group in read_ahead(_row_groups(table, rows, arranged.ends, schema)):
+            for group in read_ahead(_row_groups(table, texts, rows, arranged.ends, schema)):
                 counting.append(beside.submit(statistics.add, group))
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
@@ -488,11 +491,18 @@ _GROUPS_UNCOUNTED = 1  # row groups that may wait to be counted
 
 
 def _row_groups(
-    table: pa.Table, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], schema: pa.Schema
+    table: pa.Table,
+    texts: ChunkedTexts,
+    rows: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    schema: pa.Schema,
 ) -> Iterator[pa.Table]:
     start = 0
     for end in ends.tolist():
-        yield table.take(pa.array(rows[start:end])).cast(schema)
+        taken = rows[start:end]
+        others = table.take(pa.array(taken))
+        columns = [texts.take(taken) if name == "text" else others[name] for name in schema.names]
+        yield pa.table(columns, schema=schema)
         start = end
 
 

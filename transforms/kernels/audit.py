@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
@@ -235,14 +236,16 @@ def audit_shard(
     """
     path = Path(path)
     audit = ShardAudit(path.name, row_measure, group_by)
-    try:
-        with path.open("rb") as source:
-            audit.sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-            audit.file_bytes = source.tell()
-        with pq.ParquetFile(path) as shard:
-            _Recount(audit, floor, count_tokens, manifests or {}, visit).run(shard)
-    except _UNREADABLE as error:
-        audit.find("unreadable_shard", "a Parquet file that can be read to its end", " ".join(str(error).split()))
+    with ThreadPoolExecutor(1) as beside:
+        hashed = beside.submit(_digest_and_size, path)
+        try:
+            try:
+                with pq.ParquetFile(path) as shard:
+                    _Recount(audit, floor, count_tokens, manifests or {}, visit).run(shard)
+            finally:
+                audit.sha256, audit.file_bytes = hashed.result()
+        except _UNREADABLE as error:
+            audit.find("unreadable_shard", "a Parquet file that can be read to its end", " ".join(str(error).split()))
     return audit
 
 
@@ -256,6 +259,11 @@ def certified_shares(by_provenance: Mapping[str, int], floor: Fraction) -> dict[
     return {"human_verified": human, "shares": shares, "slack": human - least}
 
 
+def _digest_and_size(path: Path) -> tuple[str, int]:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest(), source.tell()
+
+
 def logical_digest(audits: Iterable[ShardAudit]) -> str:
     """What a mix says, whatever its bytes: equal rows in equal order in equally named shards give equal digests."""
     digest = hashlib.sha256()
@@ -264,11 +272,18 @@ def logical_digest(audits: Iterable[ShardAudit]) -> str:
     return digest.hexdigest()
 
 
-def _batches(shard: pq.ParquetFile) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+class _Hashed(NamedTuple):
+    """A batch and the sha256 of its texts, both made ahead of the rest: about as much work as the rest is."""
+
+    batch: pa.RecordBatch
+    text_sha256: NDArray[np.uint8]
+
+
+def _batches(shard: pq.ParquetFile) -> Iterator[tuple[int, _Hashed | None]]:
     """Each row group's batches, then None: a row group without rows is one all the same."""
     for row_group in range(shard.num_row_groups):
         for batch in shard.iter_batches(_BATCH_ROWS, row_groups=[row_group], use_threads=False):
-            yield row_group, batch
+            yield row_group, _Hashed(batch, text_digests(batch["text"]))
         yield row_group, None
 
 
@@ -352,12 +367,11 @@ class _Recount:
             self.audit.find("missing_column", f"a column {name!r}, which a rule groups by", ", ".join(schema.names))
         return not missing
 
-    def _row_group(self, index: int, promised: int, batches: Iterable[pa.RecordBatch], row: int) -> int:
+    def _row_group(self, index: int, promised: int, batches: Iterable[_Hashed], row: int) -> int:
         audit = self.audit
         measures: Counter[Key] = Counter()
         start, human, total, holds = row, 0, 0, True
-        for batch in batches:
-            text_sha256 = text_digests(batch["text"])
+        for batch, text_sha256 in batches:
             for column, values, digest in zip(batch.schema.names, batch.columns, self.digests, strict=True):
                 digest.update(text_sha256 if column == "text" else values)
             tokens, sizes = self._check_rows(batch, text_sha256, index, row)

@@ -16,7 +16,8 @@ import xxhash
 from numba import njit
 from numpy.typing import NDArray
 
-from transforms.kernels.schemas import DIGEST_BYTES, ID_BYTES
+from transforms.kernels.schemas import ID_BYTES
+from transforms.kernels.sha256 import sha256_each
 
 __all__ = ["ByteSpans", "byte_spans", "draws", "fingerprint", "hex_ids", "mix64", "parsed_ids", "text_digests"]
 
@@ -83,13 +84,7 @@ def _read_only(buffer: pa.Buffer | None) -> NDArray[np.uint8]:
 
 def text_digests(text: pa.Array) -> NDArray[np.uint8]:
     """The sha256 of each value's raw bytes, one row each; zeros for nulls."""
-    data, starts, stops = byte_spans(text)
-    view, sha256 = data.data, hashlib.sha256
-    # The one loop over documents in Python: one C call each, and OpenSSL uses the processor's sha instructions.
-    joined = b"".join(
-        [sha256(view[start:stop]).digest() for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-    )
-    digests = np.frombuffer(bytearray(joined), np.uint8).reshape(-1, DIGEST_BYTES)
+    digests = sha256_each(*byte_spans(text))
     if text.null_count:
         digests[text.is_null().to_numpy(zero_copy_only=False)] = 0
     return digests
