@@ -24,7 +24,7 @@ $(BIN)/.installed: requirements.lock setup.py
 	@touch $@
 
 $(BIN)/.consumers: $(BIN)/.installed requirements-consumers.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-consumers.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-consumers.lock
 	@touch $@
 
 demo: $(BIN)/.installed

@@ -302,6 +302,17 @@ def diff(old: Path, new: Path, allow_human_loss: str) -> Outcome:
 
 
 @command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "form", required=True, type=click.Choice(["mds", "webdataset"]), help="What loaders shall read.")
+@click.argument("dest")
+def export(out: Path, form: str, dest: str) -> Outcome:
+    """Write the rows of the mix OUT, as they are and in order, to the new folder DEST for streaming loaders."""
+    from pipeline.export import export as export_mix
+
+    return export_mix(out, form, dest)
+
+
+@command()
 @click.argument("name", type=click.Path(path_type=Path))
 def keygen(name: Path) -> Outcome:
     """Write an Ed25519 key pair: NAME.key, for its owner only, and NAME.pub."""

@@ -89,7 +89,7 @@ def check_place(output: str) -> None:
 
 
 @contextlib.contextmanager
-def _writing(output: str) -> Iterator[None]:
+def _writing(output: str, key: str = "output") -> Iterator[None]:
     """Turns what the file system says of a folder into words about the key that named it."""
     try:
         yield
@@ -97,17 +97,22 @@ def _writing(output: str) -> Iterator[None]:
         where = f": {error.filename}" if error.filename else ""
         raise UsageError(
             "output_not_writable",
-            f"output: {output!r} cannot be made ({error.strerror or error}{where}). Name a folder under `output` that "
+            f"{key}: {output!r} cannot be made ({error.strerror or error}{where}). Name a folder under `{key}` that "
             "this account may make, or mend what stands in its way.",
             output=output,
         ) from None
 
 
 @contextlib.contextmanager
-def staging(output: str, run_id: str) -> Iterator[Path]:
-    """A folder beside `output` for one attempt; it is gone afterwards, unless `publish` moved it into place."""
+def staging(
+    output: str, run_id: str, below: Sequence[str] = ("data", "fates", "custody"), key: str = "output"
+) -> Iterator[Path]:
+    """A folder beside `output` for one attempt; it is gone afterwards, unless `publish` moved it into place.
+
+    `below` are the folders that it begins with, `key` is what messages call `output`.
+    """
     parent = Path(output).parent
-    with _writing(output):
+    with _writing(output, key):
         parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{Path(output).name}{_STAGING}"
     for left_over in parent.glob(f"{glob.escape(prefix)}*"):
@@ -115,10 +120,10 @@ def staging(output: str, run_id: str) -> Iterator[Path]:
             if ours:
                 shutil.rmtree(left_over, ignore_errors=True)
     folder = parent / f"{prefix}{run_id}"
-    with _writing(output):
+    with _writing(output, key):
         folder.mkdir()
     with _held(folder):
-        for name in ("data", "fates", "custody"):
+        for name in below:
             (folder / name).mkdir()
         try:
             yield folder
@@ -150,8 +155,8 @@ def flushing(folder: Path) -> Iterator[None]:
         flushed.result()
 
 
-def publish(folder: Path, output: str) -> None:
-    """Make a staged mix appear: everything on disk first, `_SUCCESS` next, one rename last."""
+def publish(folder: Path, output: str, key: str = "output") -> None:
+    """Make a staged folder appear: everything on disk first, `_SUCCESS` next, one rename last."""
     _flush_all(folder)
     (folder / SUCCESS).write_bytes(b"")
     _flush(folder / SUCCESS)
@@ -164,8 +169,8 @@ def publish(folder: Path, output: str) -> None:
             raise
         raise UsageError(
             "output_exists",
-            f"output: while this run worked, {output!r} came into being. A published mix is never overwritten: name "
-            "another `output`, or run the same command again to compare.",
+            f"{key}: while this run worked, {output!r} came into being. What is published is never overwritten: name "
+            f"another `{key}`, or run the same command again to compare.",
             output=output,
         ) from None
 
