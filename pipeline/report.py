@@ -396,6 +396,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None, baseline: Map
         _section("Gates", _table(*_gates_table(manifest), text=2) if manifest.get("gates") else ""),
         _section("Compared with human text", baseline_section(baseline, manifest["baseline"]) if baseline else ""),
         _section("Diversity", "".join(_diversity(diversity)) if diversity is not None else ""),
+        _section("Held out", _held_out(manifest.get("reference"))),
         _section("Custody", _custody(manifest)),
         _section("Notes", _list(manifest["notes"])),
         _section("Not checked by the run itself", _list(manifest["not_checked"])),
@@ -517,6 +518,22 @@ def _custody(manifest: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(name for entry in used for name in entry))
     rows = [[_plain(entry.get(name)) for name in columns] for entry in used]
     return _table(columns, rows, text=len(columns)) if rows else ""
+
+
+_HELD_OUT_TOLD = (
+    "Documents that have the text of these files, or are near it, are not mixed; the written shards were searched for "
+    "them once more."
+)
+
+
+def _held_out(reference: Mapping[str, Any] | None) -> str:
+    rows = [
+        [file["shard"], f"{file['documents']:,}", f"{file['bytes']:,}", (file["sha256"] or "-")[:16]]
+        for file in (reference or {}).get("files", ())
+    ]
+    table = _table(["file", "documents", "bytes", "sha256"], rows[:_MOST_ROWS]) if rows else ""
+    more = f"<p>{len(rows) - _MOST_ROWS:,} more stand in manifest.json.</p>" if len(rows) > _MOST_ROWS else ""
+    return f"<p>{escape(_HELD_OUT_TOLD)}</p>{table}{more}" if rows else ""
 
 
 def _plain(value: Any) -> str:

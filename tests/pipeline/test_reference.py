@@ -239,6 +239,34 @@ def test_order_of_fates(tmp_path: Path) -> None:
     mix.assert_conserved()
 
 
+@pytest.mark.parametrize("edges", ["100000000", "0"])
+def test_all_that_is_compared_with_at_once(edges: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier index, text known to be synthetic and held-out text, by one worker and in rounds."""
+    monkeypatch.setenv("ANCHORMIX_REMOVAL_EDGES", edges)
+    rng = random.Random(12)
+    seen, known, held_out, free = ([corpus.make_document(rng, 100) for _ in range(4)] for _ in range(4))
+    index(write_project(tmp_path / "old", {"web": [document.text for document in seen]}))
+    write_rows(tmp_path / "new" / "known" / "known.jsonl", [{"text": d.text} for d in (*known, held_out[0])])
+    groups = (seen, known, held_out, free)
+    texts = [corpus.near_copy(rng, document, 1).text for document in (d for group in groups for d in group)]
+    config = reference_project(
+        tmp_path / "new",
+        {"human": [*texts, *texts]},
+        {"en": [document.text for document in held_out]},
+        dedup={"against": [{"index": "../old/out/index"}]},
+        evidence={"known_synthetic": ["known/*.jsonl"]},
+    )
+    mix = run(config)
+    fates = [row["fate"] for _, row in sorted(mix.dropped.items())]
+    assert fates == [*["seen_before"] * 4, *["held_out"] * 4, *["seen_before"] * 4, *["exact_duplicate"] * 4] + (
+        ["held_out"] * 4 + ["exact_duplicate"] * 4
+    )
+    # What is held out keeps its tag: of the held-out texts, one is known to be synthetic.
+    assert mix.manifest["sources"]["human"]["tags"] == {"human": 22, "synthetic": 10}
+    assert {row["provenance"] for row in mix.rows[:]} == {"human", "synthetic"}
+    mix.assert_conserved()
+
+
 def test_signed_text_is_held_out_too(tmp_path: Path) -> None:
     corpus.write_corpus(tmp_path, verified=20, exact=3, near=3, unknown=5)
     config = yaml.safe_load(corpus.minimal_config(tmp_path, mix={"floors": {"human_verified": 0}}).read_text())
@@ -307,7 +335,12 @@ def test_the_manifest_names_what_was_held_out(tmp_path: Path) -> None:
     assert held_out["documents"] == 3
     assert held_out["files"] == [{"shard": "en.jsonl", "sha256": sha256, "bytes": len(content), "documents": 3}]
     assert {row["shard"] for row in mix.inputs} == {"part.jsonl"}  # it was compared with, and is no input
-    assert run(write_project(tmp_path / "plain", {"web": ["a text"]})).manifest["reference"] is None
+    page = (mix.folder / "report.html").read_text()
+    assert "<h2>Held out</h2>" in page
+    assert sha256[:16] in page
+    plain = run(write_project(tmp_path / "plain", {"web": ["a text"]}))
+    assert plain.manifest["reference"] is None
+    assert "<h2>Held out</h2>" not in (plain.folder / "report.html").read_text()
 
 
 def test_a_long_document_that_holds_a_held_out_text_stays_and_is_told(tmp_path: Path) -> None:

@@ -158,10 +158,12 @@ def _next_pairs(
     right = np.empty(most, np.uint64)
     pairs = 0
     start, k, met = place[0], place[1], place[2]
+    none = np.empty(0, np.int64)
     while start < len(band):
         end = _bucket_end(band, start)
         count = min(pivots, end - start - 1)
-        held_out = _reference_pivots(anchor, start, end, pivots)
+        exhaustive = count == end - start - 1
+        held_out = none if exhaustive else _reference_pivots(anchor, start, end, pivots)
         while k < count + len(held_out):
             pivot = _pivot(start, end, count, k) if k < count else held_out[k - count]
             first = pivot + 1 if k < count else start
@@ -183,9 +185,7 @@ def _next_pairs(
 
 @njit(nogil=True, cache=True)
 def _reference_pivots(anchor: Any, start: int, end: int, pivots: int) -> Any:
-    """Members of the reference that meet all new ones, spread evenly; none where a bucket is compared exhaustively."""
-    if end - start <= pivots + 1:
-        return np.empty(0, np.int64)
+    """Members of the reference that meet all new ones, spread evenly."""
     members = start + np.flatnonzero(anchor[start:end] == REFERENCE)
     chosen = min(len(members), max(pivots, MOST_REFERENCE_PAIRS // (end - start)))
     return members[np.arange(chosen) * len(members) // max(chosen, 1)]
