@@ -1,6 +1,6 @@
 """Do the metrics detect what they claim? `python scripts/detect_collapse.py PAIRS.parquet [HUMAN.parquet ...]`
 
-Two measurements, both at equal size, printed as the tables of docs/metrics.md.
+Three measurements at equal size, printed as the tables of docs/metrics.md.
 
 1. Text of models against the human text that it was made from. PAIRS has columns `text`, `label` (human, synthetic),
    `generator`, `domain` and `pair_id`. Both texts of a pair are cut to the words of the shorter one, so that size,
@@ -10,6 +10,8 @@ Two measurements, both at equal size, printed as the tables of docs/metrics.md.
 2. Corpora that a word model has written anew from its own text, again and again. The human rows of all files are
    joined by `source`, or `dataset`, and cut into corpora of equal size. A metric is right about a pair of generations,
    or of human shares, if the one with less human text left is the less diverse one.
+3. What `differs_from_baseline` says of both: domains against the human text of other domains, and corpora written anew
+   against other corpora of their source.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ import scipy.stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from transforms.kernels.diversity import Accumulator, DiversityParams
+from transforms.kernels.diversity import Accumulator, DiversityParams, language_key
+from transforms.kernels.diversity.baseline import FALSE_DISCOVERIES, LEAST_SIZE, LEAST_WORKS
+from transforms.kernels.diversity.held_out import HeldOut
+from transforms.kernels.diversity.reference import Reference
 from transforms.kernels.language_model import BOUNDARY
 from transforms.kernels.simulation import Pool, SimulationParams, training_texts
 from transforms.kernels.text import split_words
@@ -219,6 +224,10 @@ def read_corpora(paths: Sequence[Path], words: int) -> list[Corpus]:
 
 def written_anew(corpus: Corpus, share: str, order: int) -> list[Values]:
     """Metrics of each generation."""
+    return [measure(texts) for texts in texts_written_anew(corpus, share, order)]
+
+
+def texts_written_anew(corpus: Corpus, share: str, order: int) -> Iterator[list[str]]:
     words = split_words(pa.array(corpus.texts))
     spelled = sorted({word for text in corpus.texts for word in text.split()})
     own = split_words(pa.array(spelled))
@@ -226,12 +235,9 @@ def written_anew(corpus: Corpus, share: str, order: int) -> list[Values]:
     pool = Pool.of(words)
     names = ["", *(spelling.get(int(key), "") for key in pool.hashes[1:])]
     params = SimulationParams(GENERATIONS, order)
-    found = []
     for text in training_texts(pool, Fraction(share), params, seed=0):
         ends = np.flatnonzero(text == BOUNDARY)
-        documents = [" ".join(names[number] for number in text[a + 1 : b]) for a, b in pairwise(ends)]
-        found.append(measure(documents))
-    return found
+        yield [" ".join(names[number] for number in text[a + 1 : b]) for a, b in pairwise(ends)]
 
 
 def right_pairs(values: Sequence[float], direction: int) -> float:
@@ -284,6 +290,88 @@ def compare_generations(paths: Sequence[Path], words: int, order: int) -> Iterat
         )
 
 
+# The comparison with held-out text
+
+
+WRITTEN = (("0", 0), ("0", 1), ("0", 2), ("0", 5), ("0", 10), ("1/10", 10), ("3/10", 10), ("1/2", 10), ("7/10", 10))
+"""Human share and generation."""
+
+
+def accumulated(texts: Sequence[str]) -> Accumulator:
+    total = Accumulator()
+    total.add(split_words(pa.array(texts, pa.large_string())))
+    return total
+
+
+def held_out(works: dict[str, Sequence[str]]) -> HeldOut:
+    parts = [(name, "", accumulated(texts)) for name, texts in works.items()]
+    return HeldOut({"": Reference.of(lambda: iter(parts), language_key(None))})
+
+
+def is_off(held: HeldOut, texts: Sequence[str]) -> tuple[bool, float, str] | None:
+    """Whether the text differs by p and size of the change, how far it is off, and by what; None: no baseline."""
+    told = held.standing(accumulated(texts), None, 1)
+    if "none" in told:
+        return None
+    score = told["measures"][told["driver"]]["score"]
+    return told["p"] <= FALSE_DISCOVERIES and told["is_large"], score, told["driver"]
+
+
+def hold_models_against_people(path: Path) -> Iterator[str]:
+    yield "| text, against the human text of other domains | differs | measure furthest off |"
+    yield "|---|---|---|"
+    by_generator = read_pairs(path)
+    some = next(iter(by_generator.values()))
+    human = {d: [p.human for p in some if p.domain == d] for d in sorted({p.domain for p in some})}
+    large = {d: texts for d, texts in human.items() if sum(len(t.split()) for t in texts) >= LEAST_SIZE}
+    against = {d: held_out({name: texts for name, texts in large.items() if name != d}) for d in large}
+    writers = {"people": large} | {
+        generator: {d: [p.model for p in pairs if p.domain == d] for d in large}
+        for generator, pairs in by_generator.items()
+    }
+    for writer, texts in writers.items():
+        found = [told for d in large if (told := is_off(against[d], texts[d])) is not None]
+        drivers = Counter(driver for differs, _, driver in found if differs)
+        yield f"| {writer} | {sum(differs for differs, _, _ in found)} of {len(found)} | {_most(drivers)} |"
+
+
+def hold_generations_against_people(paths: Sequence[Path], words: int, order: int) -> Iterator[str]:
+    by_source: dict[str, list[Corpus]] = defaultdict(list)
+    for corpus in read_corpora(paths, words):
+        by_source[corpus.source].append(corpus)
+    found: dict[tuple[str, int], list[tuple[bool, float, str]]] = defaultdict(list)
+    ranked, n_corpora, sources = [], 0, []
+    for source, corpora in by_source.items():
+        taken = corpora[: max(0, min(8, len(corpora) - LEAST_WORKS))]
+        if not taken:
+            continue
+        sources.append(source)
+        n_corpora += len(taken)
+        held = held_out({f"{n:03d}": corpus.texts for n, corpus in enumerate(corpora[len(taken) :])})
+        for corpus in taken:
+            for share in dict.fromkeys(share for share, _ in WRITTEN):
+                told = [is_off(held, texts) for texts in texts_written_anew(corpus, share, order)]
+                for number in (number for s, number in WRITTEN if s == share):
+                    found[share, number] += [one for one in [told[number]] if one is not None]
+                scores = [one[1] for one in told if one is not None]
+                if share == "0" and len(scores) > 1:
+                    ranked.append(right_pairs(scores, 1))
+    yield f"{n_corpora} corpora of {words:,} words against others of their source ({', '.join(sources)})"
+    yield f"how far a generation is off is right of {np.mean(ranked):.2f} of pairs of generations"
+    yield ""
+    yield "| human share | generation | differs | measure furthest off |"
+    yield "|---|---|---|---|"
+    for share, number in WRITTEN:
+        told = found[share, number]
+        drivers = Counter(driver for differs, _, driver in told if differs)
+        human = "human text" if number == 0 else f"{100 * float(Fraction(share)):g}%"
+        yield f"| {human} | {number} | {sum(differs for differs, _, _ in told)} of {len(told)} | {_most(drivers)} |"
+
+
+def _most(drivers: Counter[str]) -> str:
+    return ", ".join(f"`{name}` {count}" for name, count in drivers.most_common(3)) or "-"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="Parquet with human and model text of the same prompts")
@@ -299,6 +387,13 @@ def main() -> None:
         print(line, flush=True)
     print()
     for line in compare_generations([arguments.pairs, *arguments.human], arguments.words, arguments.order):
+        print(line, flush=True)
+    print()
+    for line in hold_models_against_people(arguments.pairs):
+        print(line, flush=True)
+    print()
+    shorter = arguments.words // 4  # works are many, so that they are small
+    for line in hold_generations_against_people([arguments.pairs, *arguments.human], shorter, arguments.order):
         print(line, flush=True)
 
 
