@@ -198,13 +198,22 @@ def index(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str
 @command()
 @CONFIG
 @SET
+@click.option(
+    "--sweep",
+    "swept",
+    multiple=True,
+    metavar="[RULE=]SHARES",
+    help="Plan many shares at once, such as 0.1:0.9:0.1 for the floor, or caps.synthetic=0.1,0.3; repeatable.",
+)
 @QUIET
 @BEAM
-def plan(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, ...]) -> Outcome:
+def plan(
+    config: Path, overrides: tuple[str, ...], swept: tuple[str, ...], quiet: bool, beam: tuple[str, ...]
+) -> Outcome:
     """Say what the mix would hold, from the index alone; writes nothing."""
     from pipeline.driver import plan as plan_only
 
-    return plan_only(_load(config, overrides), beam, quiet)
+    return plan_only(_load(config, overrides), beam, quiet, swept)
 
 
 @command()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import __version__, publish, settings
@@ -21,7 +20,7 @@ from pipeline.baselines import judge_baselines, prepare_baseline, write_baseline
 from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
-from pipeline.errors import Infeasible, UsageError, VerificationFailed
+from pipeline.errors import UsageError, VerificationFailed
 from pipeline.gates import GateResult, judge_gates, unjudged_notes
 from pipeline.heldout import HeldOutCheck, told_reference
 from pipeline.index import Index
@@ -40,35 +39,24 @@ from pipeline.mix_folder import MixFolder
 from pipeline.origins import Made, custody_manifests
 from pipeline.outcome import Outcome
 from pipeline.parent import load_parent, succeeding, told_parent
+from pipeline.planning import Planned, count_strata, forecast_layout, judge_layout, make_plan, mix_tasks
 from pipeline.progress import make_progress
-from pipeline.report import plan_table, survival_tables, verdict_table, write_report
+from pipeline.report import plan_table, survival_tables, sweep_table, verdict_table, write_report
 from pipeline.submit import make_runner
 from pipeline.survival import differing_provenance, near_duplicate_rates, survival
+from pipeline.sweep import parse_axes, sweep, sweep_cells
 from pipeline.tokens import counter_of, told_tokens
 from pipeline.verify import Verification, audit_mix, verify_mix
 from pipeline.verify_origins import CustodyCheck
 from transforms import files
-from transforms.batches import unpack
 from transforms.diversity import Baseline
 from transforms.exchange import gathered
 from transforms.kernels import mixture as kernel
 from transforms.kernels.audit import ShardAudit, Totals
 from transforms.kernels.hashing import fingerprint
-from transforms.kernels.mixture import (
-    Cells,
-    InfeasibleMixture,
-    MixtureParams,
-    Plan,
-    RuleOutcome,
-    Stratum,
-    floor_table,
-    plan_mixture,
-)
-from transforms.kernels.schemas import Provenance
+from transforms.kernels.mixture import RuleOutcome, Stratum, floor_table
 from transforms.kernels.tokens import TokenizerFile
-from transforms.mixture import Assignments, CountStrata, MixSettings, MixTask, WriteMix
-
-_TABLE_FLOORS = ("0.1", "0.25", "0.5", "0.62", "0.67", "0.8", "1")
+from transforms.mixture import MixSettings, WriteMix
 
 
 def run(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str]) -> Outcome:
@@ -107,15 +95,21 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
     )
 
 
-def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
+def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] = ()) -> Outcome:
+    """What the mix would hold; with `swept`, many ratios at once instead."""
+    axes = parse_axes(swept)
     params = settings.mixture_params(config)
     builder = _builder(config, beam, quiet, build=False)
     with builder.working():
         indexed = builder.bring_up_to_date()
-        planned = make_plan(config, params, builder, indexed)
-    table = floor_table(planned.strata, planned.cells, planned.plan.params, planned.floors)
+        counted = count_strata(config, params, builder, indexed)
+        if axes:
+            return _swept(config, sweep(counted.supply, params, axes))
+        planned = make_plan(config, params, builder, indexed, counted)
+        layout = forecast_layout(config, builder, indexed, planned)
+    table = floor_table(counted.supply, params, planned.floors)
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
-    summary = planned.plan.summary()
+    summary = planned.plan.summary() | {"layout": layout, "row_group": config.mix.row_group}
     survived = _survival(config, indexed, planned)
     bands = settings.told_bands(config)
     return Outcome(
@@ -129,6 +123,16 @@ def plan(config: Config, beam: Sequence[str], quiet: bool) -> Outcome:
             "survival": survived,
             "duplicates": indexed.fates.duplicates,
         },
+    )
+
+
+def _swept(config: Config, rows: list[dict[str, Any]]) -> Outcome:
+    feasible = sum(row["feasible"] for row in rows)
+    return Outcome(
+        sweep_table(*sweep_cells(rows, config.mix.measure)),
+        output=config.index,
+        totals={"plans": len(rows), "feasible": feasible},
+        details={"measure": config.mix.measure, "sweep": rows},
     )
 
 
@@ -153,72 +157,6 @@ def _index_totals(indexed: Indexed) -> dict[str, int]:
     shards = indexed.facts.shards
     names = ("documents", "empty", "bad_records", "tokens", "text_bytes")
     return {name: sum(shard.total(name) for shard in shards) for name in names} | {"shards": len(shards)}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan, and what it was made from."""
-
-    plan: Plan
-    keys: tuple[str, ...]  # of the strata, as workers name them
-    strata: tuple[Stratum, ...]
-    cells: Cells
-
-    @property
-    def floors(self) -> list[Any]:
-        from fractions import Fraction
-
-        return sorted({Fraction(text) for text in _TABLE_FLOORS} | {self.plan.params.human_floor})
-
-
-def make_plan(config: Config, params: MixtureParams, builder: IndexBuilder, indexed: Indexed) -> Planned:
-    """Count what can be chosen, then plan; exit 3 when no mix holds the rules."""
-    from pipeline import graphs
-
-    draw = settings.draw(config)
-    report = files.join(builder.scratch, "totals.report")
-    transform = CountStrata(draw, 16, report, builder.runner.scratch(files.join(builder.scratch, "totals")))
-    tasks = _mix_tasks(indexed)
-    builder.runner.run("plan", indexed.facts.weight, graphs.totals(tasks, transform))
-    parts = sorted((_stratum_part(part) for part in gathered(report)), key=lambda part: part[0])
-    keys = tuple(key for key, _ in parts)
-    columns = [np.concatenate([part[place] for _, part in parts] or [np.empty(0, np.int64)]) for place in range(4)]
-    number = np.repeat(np.arange(len(parts)), [len(part[0]) for _, part in parts])
-    cells = Cells(number, *columns)
-    strata = tuple(_stratum(key, draw.group_columns) for key in keys)
-    try:
-        return Planned(plan_mixture(strata, cells, params), keys, strata, cells)
-    except InfeasibleMixture as error:
-        reasons = "".join(f"\n  {warning}" for warning in (*_dropped(config, indexed, cells), *indexed.warnings))
-        raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
-
-
-def _dropped(config: Config, indexed: Indexed, cells: Cells) -> Iterator[str]:
-    """Where nothing is left to mix, what became of all that was read: no fates are published that could say it."""
-    if len(cells.stratum):
-        return
-    for source in config.sources:
-        fates: Counter[str] = Counter()
-        for (_, fate), documents in indexed.fates.by_source.get(source.name, Counter()).items():
-            fates[fate] += documents
-        told = "".join(f", {documents:,} {fate}" for fate, documents in sorted(fates.items()))
-        yield f"sources.{source.name}: documents read: {fates.total():,}{told}"
-
-
-def _stratum_part(part: bytes) -> tuple[str, list[Any]]:
-    key, *columns = unpack(part)
-    return key.tobytes().decode(), columns
-
-
-def _stratum(key: str, group_columns: Sequence[str]) -> Stratum:
-    source, provenance, generator, kind, *values = json.loads(key)
-    names = [name.removeprefix("keep.") for name in group_columns]
-    return Stratum(source, Provenance(provenance), generator, kind, tuple(zip(names, values, strict=True)))
-
-
-def _mix_tasks(indexed: Indexed) -> list[bytes]:
-    splits = sorted(indexed.facts.splits, key=lambda split: (-split.weight, split.index))
-    return [MixTask(split, indexed.fates.files[split.index]).to_bytes() for split in splits]
 
 
 def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str], build: bool) -> Outcome:
@@ -337,13 +275,6 @@ def _write(
     """Write shards and fates; what is `measured` of the input already is not measured again."""
     from pipeline import graphs
 
-    plan_path = files.join(builder.scratch, "plan")
-    assign = planned.plan.assign
-    assignments = Assignments(
-        planned.keys,
-        *(np.asarray(column, np.int64) for column in (assign.stratum, assign.bucket, assign.copy, assign.shard)),
-    )
-    files.write_bytes(plan_path, assignments.to_bytes())
     report = files.join(builder.scratch, "mix.report")
     statistics = files.join(builder.scratch, "diversity.report")
     transform = WriteMix(
@@ -361,12 +292,12 @@ def _write(
             strict=config.mix.layout == "strict",
             diversity=settings.diversity_params(config),
         ),
-        plan=plan_path,
+        plan=planned.path,
         staging=str(folder),
         report=report,
         scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
     )
-    tasks = _mix_tasks(indexed)
+    tasks = mix_tasks(indexed)
     splits, reference = ([], []) if measured else (indexed.facts.tasks(), indexed.reference.tasks())
     graph = graphs.mix(tasks, splits, reference, transform, baseline, statistics)
     builder.runner.run("mix", indexed.facts.weight, graph)
@@ -374,25 +305,6 @@ def _write(
     builder.judge_unchanged(indexed.facts, reports)
     judge_layout(reports)
     return Written(publish.settle_names(folder, reports), gathered(statistics))
-
-
-def judge_layout(reports: Sequence[Mapping[str, Any]]) -> None:
-    """Exit 3 when a shard could only be written with row groups that the config or readers do not allow."""
-    refused = sorted((r for r in reports if r["kind"] == "refused"), key=lambda r: (r["reason"], -int(r["found"])))
-    if not refused:
-        return
-    worst = refused[0]
-    if worst["reason"] == "row_group_bytes":
-        problem = f"a row group would hold {worst['found']:,} bytes of text, and {worst['allowed']:,} are allowed"
-        advice = "lower mix.row_group"
-    else:
-        problem = f"the floor needs a row group of {worst['found']:,} rows, and mix.row_group is {worst['allowed']:,}"
-        advice = "raise mix.row_group, lower the floor, or set mix.layout: grow"
-    raise Infeasible(
-        worst["reason"],
-        f"mix: {problem} (output shard {worst['shard']}, one of {len(refused)}). Nothing was published; {advice}.",
-        refused=[dict(report) for report in refused],
-    )
 
 
 def _mix_digest(

@@ -10,6 +10,7 @@ from transforms.dedup import FindDuplicates
 from transforms.diversity import Baseline, MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
 from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
+from transforms.forecast import ForecastLayout
 from transforms.kernels.diversity import DiversityParams
 from transforms.mixture import CountStrata, WriteMix
 from transforms.pool import Tasks
@@ -67,6 +68,13 @@ def rounds(tasks: Sequence[bytes], transform: AdvanceRounds) -> Define:
 def totals(tasks: Sequence[bytes], transform: CountStrata) -> Define:
     def define(pipeline: beam.Pipeline) -> None:
         _ = pipeline | "Tasks" >> Tasks(tasks) | "CountStrata" >> transform
+
+    return define
+
+
+def layout(tasks: Sequence[bytes], transform: ForecastLayout) -> Define:
+    def define(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "Tasks" >> Tasks(tasks) | "ForecastLayout" >> transform
 
     return define
 

@@ -25,7 +25,7 @@ from rich.text import Text
 from pipeline.errors import UsageError
 from pipeline.eu_summary import eu_summary
 from pipeline.gates import gate_line
-from pipeline.manifest import MANIFEST, RuleClaim, named_rules
+from pipeline.manifest import MANIFEST, RuleClaim, decimal, named_rules
 from pipeline.report_baseline import BASELINE_STYLE, baseline_lines, baseline_section
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
@@ -37,6 +37,7 @@ __all__ = [
     "plan_table",
     "summary_for_the_eu",
     "survival_tables",
+    "sweep_table",
     "verdict_table",
     "verification_table",
     "write_report",
@@ -54,6 +55,7 @@ _SCOPES = {
     "input_shard": "By input shard",
 }
 _MOST_ROWS = 200
+_MOST_STRATA = 50
 _PLAIN_WIDTH = 110
 
 
@@ -132,10 +134,18 @@ def plan_table(
     console = Screen(color)
     measure = plan["measure"]
     strata = [
-        [s["source"], s["provenance"], s["generator"] or "", *(f"{s[k][measure]:,}" for k in ("available", "taken"))]
-        for s in plan["strata"]
+        [
+            *(s["source"], s["provenance"], s["generator"] or s["kind"] or ""),
+            *(_plainly(value) for value in s["groups"].values()),
+            *_portion(s["available"][measure], s["taken"][measure], plan["size"]),
+        ]
+        for s in sorted(plan["strata"], key=lambda s: -s["taken"][measure])[:_MOST_STRATA]
     ]
-    console.table(["source", "provenance", "generator", f"available {measure}", "taken"], strata, right=2)
+    groups = list(plan["strata"][0]["groups"]) if plan["strata"] else []
+    headings = ["source", "provenance", "generator", *groups, f"available {measure}", "taken", "epochs", "share"]
+    console.table(headings, sorted(strata), right=4)
+    console.other_strata(plan)
+    console.verified(plan["verified"], measure)
     rules = [
         [
             rule["name"],
@@ -146,6 +156,7 @@ def plan_table(
         for rule in plan["rules"]
     ]
     console.table(["rule", "asked", "planned", ""], rules, right=0)
+    console.layout(plan)
     if sizes:
         console.table(["floor", f"largest mix, {measure}"], [[s["floor"], f"{s['largest']:,}"] for s in sizes], right=1)
     console.survival(survival)
@@ -155,6 +166,30 @@ def plan_table(
     for note in plan["notes"]:
         console.line("Note: ", note)
     return console.text()
+
+
+def sweep_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, color: bool | None = None) -> str:
+    """Many plans at once, a line each."""
+    console = Screen(color)
+    console.table(headings, rows, right=0)
+    console.line("\neffective: repeats count less, by R* = 15.387756 (Muennighoff et al. 2023)")
+    return console.text()
+
+
+def _plainly(value: str | None) -> str:
+    return "(none)" if value is None else value
+
+
+def _portion(available: int, taken: int, whole: int) -> list[str]:
+    """Available, taken, how often that is all there is, and the part of the mix; cut off, never rounded up."""
+    epochs = taken * 100 // available if available else 0
+    share = taken * 10_000 // whole if whole else 0
+    return [
+        f"{available:,}",
+        f"{taken:,}",
+        f"{epochs // 100}.{epochs % 100:02d}",
+        f"{share // 100}.{share % 100:02d}%",
+    ]
 
 
 def bands_line(bands: Mapping[str, Any]) -> str:
@@ -188,6 +223,40 @@ class Screen:
             table.add_row(*map(Text, row))
         self.console.print()
         self.console.print(table)
+
+    def other_strata(self, plan: Mapping[str, Any]) -> None:
+        """What the strata that are not listed hold together."""
+        shown = plan["strata"]
+        rest = sorted(shown, key=lambda s: -s["taken"][plan["measure"]])[_MOST_STRATA:]
+        count = len(rest) + plan["other_strata"]["strata"]
+        if count:
+            taken = sum(s["taken"][plan["measure"]] for s in rest) + plan["other_strata"]["taken"][plan["measure"]]
+            self.line(f"and {count:,} more strata, of which {taken:,} {plan['measure']} are taken")
+
+    def verified(self, told: Mapping[str, Any], measure: str) -> None:
+        """Verified text as counted, without repeats, and with repeats discounted."""
+        (part, whole), (distinct, all_distinct) = told["share"], told["unique"]
+        if not whole:
+            return
+        self.line(
+            f"\nverified human text: {part:,} of {whole:,} {measure} ({decimal(part, whole)}); "
+            f"without repeats {decimal(distinct, all_distinct)}; "
+            f"effective {told['effective']:.6f}, where repeats count less by R* = {told['r_star']}"
+        )
+
+    def layout(self, plan: Mapping[str, Any]) -> None:
+        """How shards will be cut into row groups."""
+        shards = plan.get("layout")
+        if not shards:
+            return
+        groups, longest = sum(s["row_groups"] for s in shards), max(s["longest"] for s in shards)
+        grown = sum(s["longest"] > plan["row_group"] for s in shards)
+        told = f"{_count(len(shards), 'shard')}, {_count(groups, 'row group')} of up to {longest:,} rows"
+        if grown:
+            told += (
+                f"; in {_count(grown, 'shard')} they grow beyond the {plan['row_group']:,} asked for, to hold the floor"
+            )
+        self.line(f"\nlayout: {told}")
 
     def survival(self, survival: Mapping[str, Any] | None) -> None:
         tables = list(_survival_tables(survival, shares=False))

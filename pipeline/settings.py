@@ -17,7 +17,7 @@ from transforms.kernels import bands, columns, diversity, minhash, mixture
 from transforms.kernels.provenance import SourceRules
 from transforms.kernels.recognisers import Claim
 from transforms.kernels.tokens import TokenizerFile
-from transforms.mixture import Draw
+from transforms.planned import Draw
 from transforms.provenance import Exclusion, FateRules
 from transforms.sidecars import SourceSettings
 

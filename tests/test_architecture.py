@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted([*ROOT.glob("transforms/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
 STAGES = {"documents", "dedup", "provenance", "mixture", "diversity"}
 SHARED = {"batches", "files", "exchange", "counters", "sidecars"}
-PARTS = ["tagging", "ancestry", "removal", "rounds", "known"]
+PARTS = ["tagging", "ancestry", "removal", "rounds", "known", "planned", "forecast"]
 """Of a stage that is too large for one module, in the order in which one may import another."""
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -25,12 +24,13 @@ from transforms.kernels import diversity, layout, strata
 from transforms.kernels.ahead import read_ahead
 from transforms.kernels.audit import CERTIFICATE_KEY, certified_shares
 from transforms.kernels.gather import ChunkedTexts
-from transforms.kernels.hashing import draws, fingerprint, hex_ids, text_digests
+from transforms.kernels.hashing import fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.text import split_words
+from transforms.planned import Assignments, Draw, MixTask, measured, planned_rows
 from transforms.pool import PooledDoFn
-from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts, read_table
+from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts
 
 _REPETITIVE = [
     *("source", "provenance", "generator", "language", "license", "shard"),
@@ -38,61 +38,15 @@ _REPETITIVE = [
 ]
 """Columns of few values: a dictionary pays there, and would only be tried and given up on texts and ids."""
 
-MAX_ROW_GROUP_BYTES = 1 << 30  # of raw text: readers hold a row group at a time
-
 _SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
 _ORDER = "__order"
 
 Packets = Iterator[tuple[int, bytes]]
 
 
-@dataclass(frozen=True)
-class MixTask:
-    """A split with its fates."""
-
-    split: Split
-    fates: str
-
-    def to_bytes(self) -> bytes:
-        return json.dumps({"split": self.split.to_bytes().decode(), "fates": self.fates}).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> MixTask:
-        fields = json.loads(data)
-        return cls(Split.from_bytes(fields["split"].encode()), fields["fates"])
-
-    def read_fates(self, columns: list[str] | None = None) -> pa.Table:
-        return read_table(self.fates, columns)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How documents are dealt: everything random in a mix, as a pure function of text and seed."""
-
-    seed: int
-    group_columns: tuple[str, ...]  # columns that rules group by, as named in facts
-
-    def strata(self, task: MixTask, facts: pa.Table, fates: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Stratum number of each row, and the key of each stratum."""
-        columns = [fates["provenance"], fates["generator"], fates["kind"], *(facts[c] for c in self.group_columns)]
-        codes, values = strata.distinct_rows(columns)
-        return codes, [json.dumps([task.split.source, *row]) for row in values]
-
-    def buckets(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        return strata.buckets(draws(digests, self.seed, b"bucket"))
-
-    def row_order(self, digests: npt.NDArray[np.uint8], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """Where a copy stands in its shard: independent of its bucket, different for each copy."""
-        order = np.empty(len(digests), np.uint64)
-        for copy in np.unique(copies):
-            chosen = copies == copy
-            order[chosen] = draws(np.ascontiguousarray(digests[chosen]), self.seed, b"row-%d" % copy)
-        return order
-
-
 @dataclass
 class CountStrata(beam.PTransform):
-    """`MixTask`s in; per stratum one packed table of cell totals, gathered in the file `report`."""
+    """`MixTask`s in; per partition of the strata one packed table of cell totals, gathered in the file `report`."""
 
     draw: Draw
     partitions: int
@@ -128,60 +82,36 @@ class _CountSplit(PooledDoFn):
             facts["n_tokens"].to_numpy(),
             facts["n_bytes"].to_numpy(),
         )
-        for code, key in enumerate(keys):
-            rows = totals.stratum == code
-            name = np.frombuffer(key.encode(), np.uint8)
-            body = pack(name, *(column[rows] for column in totals[1:]))
-            partition = int(fingerprint(key)[:8], 16) % self._partitions
-            yield partition, packet(body, task.split.index, code)
+        if not keys:
+            return
+        partition_of = np.array([int(fingerprint(key)[:8], 16) % self._partitions for key in keys], np.int64)
+        partitions = partition_of[totals.stratum]
+        for partition in np.unique(partitions).tolist():
+            rows = partitions == partition
+            mine = np.flatnonzero(partition_of == partition)
+            names = json.dumps([keys[code] for code in mine.tolist()]).encode()
+            number = np.searchsorted(mine, totals.stratum[rows])
+            body = pack(np.frombuffer(names, np.uint8), number, *(column[rows] for column in totals[1:]))
+            yield partition, packet(body, task.split.index, 0)
 
 
 class _AddCells(beam.DoFn):
+    """Adds up the cells of the strata of one partition: their keys in order, and cells by number and bucket."""
+
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         _, values = element
-        per_stratum: dict[bytes, list[list[npt.NDArray[Any]]]] = {}
+        numbers: dict[str, int] = {}
+        parts: list[list[npt.NDArray[Any]]] = []
         for body in received(values):
-            name, *columns = unpack(body)
-            per_stratum.setdefault(name.tobytes(), []).append(columns)
-        for key, parts in per_stratum.items():
-            bucket, documents, tokens, size = (np.concatenate(column) for column in zip(*parts, strict=True))
-            totals = strata.cell_totals(np.zeros(len(bucket), np.int64), bucket, documents, tokens, size)
-            yield pack(np.frombuffer(key, np.uint8), *totals[1:])
-
-
-@dataclass(frozen=True)
-class Assignments:
-    """The plan as workers need it: for every planned (stratum, bucket, copy) its output shard."""
-
-    keys: tuple[str, ...]  # of the strata
-    stratum: npt.NDArray[np.int64]
-    bucket: npt.NDArray[np.int64]
-    copy: npt.NDArray[np.int64]
-    shard: npt.NDArray[np.int64]
-
-    def to_bytes(self) -> bytes:
-        keys = np.frombuffer(json.dumps(self.keys).encode(), np.uint8)
-        return pack(keys, self.stratum, self.bucket, self.copy, self.shard)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Assignments:
-        keys, *columns = unpack(data)
-        return cls(tuple(json.loads(keys.tobytes())), *columns)
-
-    def lookup(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """First assignment and number of copies of each cell, addressed by stratum * BUCKETS + bucket."""
-        cells = self.stratum * strata.BUCKETS + self.bucket
-        copies = np.bincount(cells, minlength=len(self.keys) * strata.BUCKETS)
-        first = np.zeros(len(copies), np.int64)
-        np.cumsum(copies[:-1], out=first[1:])
-        return first, copies
-
-
-@lru_cache(maxsize=2)
-def _assignments(path: str) -> tuple[Assignments, dict[str, int], Any, Any]:
-    plan = Assignments.from_bytes(files.read_bytes(path))
-    first, copies = plan.lookup()
-    return plan, {key: number for number, key in enumerate(plan.keys)}, first, copies
+            names, number, *columns = unpack(body)
+            known = [numbers.setdefault(key, len(numbers)) for key in json.loads(names.tobytes())]
+            parts.append([np.array(known, np.int64)[number], *columns])
+        keys = sorted(numbers)
+        rank = np.empty(len(keys), np.int64)
+        rank[[numbers[key] for key in keys]] = np.arange(len(keys))
+        number, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        totals = strata.cell_totals(rank[number], *columns)
+        yield pack(np.frombuffer(json.dumps(keys).encode(), np.uint8), *totals)
 
 
 @dataclass(frozen=True)
@@ -245,15 +175,9 @@ class _SendRows(PooledDoFn):
         split = task.split
         facts = read_facts(split, self._facts_columns())
         fates = task.read_fates()
-        plan, numbers, first_of, copies_of = _assignments(self._plan)
-        kept = np.flatnonzero(fates["fate"].to_numpy() == Fate.KEPT)
-        codes, keys = self._draw.strata(task, facts.take(kept), fates.take(kept))
         digests = digests_of(facts)
-        cells = np.array([numbers.get(key, -1) for key in keys], np.int64)[codes] * strata.BUCKETS
-        cells = cells + self._draw.buckets(np.ascontiguousarray(digests[kept]))
-        copies = np.where(cells >= 0, copies_of[np.maximum(cells, 0)], 0) if len(copies_of) else np.zeros_like(cells)
-        chosen = copies > 0
-        places, first, copies = kept[chosen], first_of[cells[chosen]], copies[chosen]
+        kept = np.flatnonzero(fates["fate"].to_numpy() == Fate.KEPT)
+        plan, places, first, copies = planned_rows(self._plan, self._draw, task, facts, fates, digests, kept)
         read, held, held_bytes = 0, [], 0
         try:
             for batch in self._texts(split, facts, places):
@@ -415,7 +339,8 @@ class _WriteShard(PooledDoFn):
         if arranged is None:
             raise AssertionError(f"shard {shard} was planned below its floor")
         rows = order[arranged.order]
-        refused = self._refusal(arranged.ends, table["n_bytes"].to_numpy()[rows])
+        sizes = table["n_bytes"].to_numpy()[rows]
+        refused = layout.refusal(arranged.ends, sizes, self._settings.row_group, self._settings.strict)
         if refused is not None:
             yield json.dumps({"kind": "refused", "shard": shard, **refused}, sort_keys=True).encode()
             return
@@ -452,17 +377,6 @@ class _WriteShard(PooledDoFn):
             yield beam.pvalue.TaggedOutput("counts", (key, part.to_bytes()))
         report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
         yield json.dumps(report, sort_keys=True).encode()
-
-    def _refusal(self, ends: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> dict[str, Any] | None:
-        """Why this shard must not be written: a row group that readers could not hold, or grown under `strict`."""
-        starts = np.r_[0, ends[:-1]].astype(np.int64)
-        largest = int(np.add.reduceat(sizes, starts).max())
-        if largest > MAX_ROW_GROUP_BYTES:
-            return {"reason": "row_group_bytes", "found": largest, "allowed": MAX_ROW_GROUP_BYTES}
-        longest = int((ends - starts).max())
-        if self._settings.strict and longest > self._settings.row_group:
-            return {"reason": "row_group_grown", "found": longest, "allowed": self._settings.row_group}
-        return None
 
     def _certificate(self, name: str, table: pa.Table, row_groups: int) -> dict[str, Any]:
         settings = self._settings
@@ -504,13 +418,6 @@ def _row_groups(
         columns = [texts.take(taken) if name == "text" else others[name] for name in schema.names]
         yield pa.table(columns, schema=schema)
         start = end
-
-
-def measured(table: pa.Table, measure: str) -> npt.NDArray[np.int64]:
-    if measure == "documents":
-        return np.ones(table.num_rows, np.int64)
-    column: npt.NDArray[np.int64] = table["n_tokens" if measure == "tokens" else "n_bytes"].to_numpy()
-    return column
 
 
 class ShardDiversity:

@@ -23,6 +23,7 @@ from transforms.kernels.mixture import (
     Plan,
     Rule,
     Stratum,
+    Supply,
     floor_table,
     plan_mixture,
 )
@@ -515,17 +516,14 @@ def test_many_strata_and_rules_hold_together():
 def test_the_floor_table_bounds_every_plan_from_above(problem):
     strata, cells, params = problem
     plan = planned(strata, cells, params)
-    ((_, bound),) = floor_table(strata, cells, params, [params.human_floor])
+    ((_, bound),) = floor_table(Supply(strata, cells, params), params, [params.human_floor])
     assert bound >= (plan.size if isinstance(plan, Plan) else 0)
 
 
 def test_the_floor_table_is_what_verified_text_allows():
-    table = floor_table(
-        [VERIFIED, BELIEVED],
-        even_cells(100_000, 900_000),
-        MixtureParams(floors=(floor("0.9"),), size=5),
-        [Fraction(0), Fraction(1, 4), Fraction(1, 2), Fraction(1)],
-    )
+    params = MixtureParams(floors=(floor("0.9"),), size=5)
+    supply = Supply([VERIFIED, BELIEVED], even_cells(100_000, 900_000), params)
+    table = floor_table(supply, params, [Fraction(0), Fraction(1, 4), Fraction(1, 2), Fraction(1)])
     assert [size for _, size in table] == [1_000_000, 400_000, 200_000, 100_000]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -23,13 +24,13 @@ class Project:
         write_corpus(folder, seed=3, verified=40, believed=30, unknown=120, synthetic=30, exact=0, near=0)
         self.folder, self.config = folder, minimal_config(folder)
 
-    def run(self, command: str, name: str, **mix: Any) -> Told:
+    def run(self, command: str, name: str, *options: str, **mix: Any) -> Told:
         config = yaml.safe_load(self.config.read_text())
         config["mix"] |= mix
         config["output"] = f"out/{name}"
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-        return anchormix(command, path)
+        return anchormix(command, path, *options)
 
     def mix(self, name: str, **mix: Any) -> PublishedMix:
         told = self.run("run", name, **mix)
@@ -134,3 +135,99 @@ def test_weights_are_exact(project: Project) -> None:
     (project.folder / "exact.json").write_text('{"press": 0.1, "letters": 3e-7, "web": 2, "bot": 0}')
     found = learned_weights(load_config(project.config, ["mix.weights=exact.json"], {}))
     assert found == {"press": Fraction(1, 10), "letters": Fraction(3, 10**7), "web": 2, "bot": 0}
+
+
+# Plans
+
+
+@pytest.fixture(scope="module")
+def indexed(project: Project) -> Project:
+    assert project.run("index", "indexed").exit == 0
+    return project
+
+
+def test_a_plan_is_what_the_mix_then_holds(indexed: Project) -> None:
+    asked: dict[str, Any] = {"floors": {"human_verified": 0.5}, "epochs": {"human_verified": 2}, "shards": 3}
+    plan = indexed.run("plan", "planned", **asked).line["plan"]
+    mix = indexed.mix("planned", **asked)
+    total = sum(row["n_tokens"] for row in mix.rows)
+    verified = [row for row in mix.rows if row["provenance"] == "human_verified"]
+    once = sum(row["n_tokens"] for row in mix.rows if row["copy"] == 0)
+    assert plan["size"] == total
+    assert plan["verified"]["share"] == [sum(row["n_tokens"] for row in verified), total]
+    assert plan["verified"]["unique"] == [sum(r["n_tokens"] for r in verified if r["copy"] == 0), once]
+    unique, effective = Fraction(*plan["verified"]["unique"]), plan["verified"]["effective"]
+    assert unique < effective < Fraction(*plan["verified"]["share"])
+    assert [told["row_groups"] for told in plan["layout"]] == [len(shard) for shard in mix.shards]
+    assert [told["longest"] for told in plan["layout"]] == [max(map(len, shard)) for shard in mix.shards]
+    for stratum in plan["strata"]:
+        rows = [r for r in mix.rows if (r["source"], r["provenance"]) == (stratum["source"], stratum["provenance"])]
+        assert sum(row["n_tokens"] for row in rows) == stratum["taken"]["tokens"]
+
+
+def test_a_sweep_says_of_every_ratio_what_a_plan_would(indexed: Project) -> None:
+    told = indexed.run("plan", "swept", "--sweep", "0.2,1/2,0.9", "--sweep", "caps.synthetic=0:0.2:0.1")
+    assert told.exit == 0
+    rows = told.line["sweep"]
+    assert [tuple(row["rules"].values()) for row in rows] == [
+        (floor, cap) for floor in ("1/5", "1/2", "9/10") for cap in ("0", "1/10", "1/5")
+    ]
+    for row in rows[::4]:
+        floor, cap = row["rules"]["floors.human_verified"], row["rules"]["caps.synthetic"]
+        plan = indexed.run("plan", "one", floors={"human_verified": floor}, caps={"synthetic": cap}).line["plan"]
+        assert (row["size"], row["verified"]) == (plan["size"], plan["verified"])
+        assert row["binding"] == [rule["name"] for rule in plan["rules"] if rule["binds"]]
+
+
+def test_a_sweep_tells_ratios_out_of_reach_apart(indexed: Project) -> None:
+    size = indexed.run("plan", "all", floors={"human_verified": 0}).line["plan"]["size"]
+    rows = indexed.run("plan", "sized", "--sweep", "0.1,0.9", size=size).line["sweep"]
+    assert [row["feasible"] for row in rows] == [True, False]
+    assert 0 < rows[1]["largest"] < size
+    assert "out of reach" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("2", "no share from 0 to 1"),
+        ("0.1:0.9", "the range"),
+        ("0.9:0.1:0.1", "no steps"),
+        ("0:1:0", "no steps"),
+        ("0:1:0.0000001", "more than 1,000"),
+        ("floors.humans=0.1", 'did you mean "human"'),
+        ("size=0.1", "no rule"),
+        ("1e-99999999", "no share"),
+        ("", "no share"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_diagnosed(indexed: Project, option: str, says: str) -> None:
+    told = indexed.run("plan", "bad", "--sweep", option)
+    assert told.exit == 2
+    assert says in told.message
+    assert "0.1:0.9:0.1" in told.message
+
+
+def test_a_strict_layout_is_refused_before_any_text_is_read(indexed: Project) -> None:
+    asked: dict[str, Any] = {"floors": {"human_verified": 0.5}, "size": "max", "shards": 1, "row_group": 1}
+    grown = indexed.mix("grown", **asked)
+    longest = max(len(group) for shard in grown.shards for group in shard)
+    assert longest > 1
+    inputs = sorted((indexed.folder / "shards").rglob("*.*"))
+    stamps = {path: path.stat() for path in inputs}
+    contents = {path: path.read_bytes() for path in inputs}
+    try:
+        for path in inputs:  # same size and time, other bytes: whoever read them would stop with exit 5
+            path.write_bytes(bytes(len(contents[path])))
+            os.utime(path, ns=(stamps[path].st_atime_ns, stamps[path].st_mtime_ns))
+        for command in ("plan", "mix"):
+            refused = indexed.run(command, "strict", **asked, layout="strict")
+            assert (refused.exit, refused.code) == (3, "row_group_grown")
+            assert refused.details["refused"][0]["found"] == longest
+    finally:
+        for path in inputs:
+            path.write_bytes(contents[path])
+            os.utime(path, ns=(stamps[path].st_atime_ns, stamps[path].st_mtime_ns))
+    assert not (indexed.folder / "out" / "strict").exists()
+    allowed = indexed.mix("allowed", **{**asked, "row_group": 1000, "layout": "strict"})
+    assert max(len(group) for shard in allowed.shards for group in shard) <= 1000

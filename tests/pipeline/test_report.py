@@ -81,7 +81,9 @@ def test_a_broken_rule_never_reads_as_kept(share: Fraction, counted: tuple[int, 
         "amount": None,
         "achieved": dict(zip(("numerator", "denominator"), counted, strict=True)),
     }
-    plan = {"measure": "tokens", "strata": [], "rules": [rule], "notes": ["merged"]}
+    verified = {"share": [1, 2], "unique": [1, 3], "effective": 0.4, "r_star": 15.387756}
+    plan = {"measure": "tokens", "size": 2, "strata": [], "rules": [rule], "notes": ["merged"]}
+    plan |= {"other_strata": {"strata": 0}, "verified": verified}
     told = plan_table(plan, [{"floor": "1/2", "largest": 1000}], color=False)
     assert shown in told
     assert "1,000" in told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -11,28 +9,25 @@ from hypothesis import strategies as st
 
 from transforms.kernels import strata
 from transforms.kernels.hashing import hex_ids
-from transforms.mixture import MAX_ROW_GROUP_BYTES, Assignments, Draw, MixSettings, _WriteShard
+from transforms.kernels.layout import MAX_ROW_GROUP_BYTES, refusal
+from transforms.planned import Assignments, Draw
 
 
-def settings(*, strict: bool) -> MixSettings:
-    return MixSettings("tokens", Fraction(1, 2), 3, 1, (), "plan", "config", {}, strict)
-
-
-def refusal(ends: list[int], sizes: list[int], *, strict: bool) -> str | None:
-    told = _WriteShard(settings(strict=strict), "/nowhere")._refusal(np.array(ends), np.array(sizes))
+def refused(ends: list[int], sizes: list[int], *, strict: bool) -> str | None:
+    told = refusal(np.array(ends), np.array(sizes), 3, strict)
     return told and told["reason"]
 
 
 def test_a_row_group_that_no_reader_could_hold_is_refused() -> None:
     half = MAX_ROW_GROUP_BYTES // 2
-    assert refusal([2, 3], [half, half, 1], strict=False) is None
-    assert refusal([2, 3], [half, half + 1, 1], strict=False) == "row_group_bytes"
+    assert refused([2, 3], [half, half, 1], strict=False) is None
+    assert refused([2, 3], [half, half + 1, 1], strict=False) == "row_group_bytes"
 
 
 def test_grown_row_groups_are_refused_only_when_the_layout_is_strict() -> None:
-    assert refusal([3, 6], [1] * 6, strict=True) is None
-    assert refusal([4, 6], [1] * 6, strict=True) == "row_group_grown"
-    assert refusal([4, 6], [1] * 6, strict=False) is None
+    assert refused([3, 6], [1] * 6, strict=True) is None
+    assert refused([4, 6], [1] * 6, strict=True) == "row_group_grown"
+    assert refused([4, 6], [1] * 6, strict=False) is None
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=20))
@@ -72,11 +67,12 @@ def test_cell_totals_are_exact_sums(rows: list[tuple[int, int, int]]) -> None:
 
 def test_assignments_are_found_by_cell() -> None:
     plan = Assignments(("x", "y"), *(np.array(c) for c in ([0, 1, 1], [7, 0, 0], [0, 0, 1], [3, 1, 2])))
-    first, copies = Assignments.from_bytes(plan.to_bytes()).lookup()
-    assert copies[7] == 1
-    assert copies[strata.BUCKETS] == 2
-    assert plan.shard[first[strata.BUCKETS] : first[strata.BUCKETS] + 2].tolist() == [1, 2]
-    assert copies.sum() == 3
+    asked = np.array([7, strata.BUCKETS, 8, strata.BUCKETS + 1, -5])
+    first, copies = Assignments.from_bytes(plan.to_bytes()).lookup().of(asked)
+    assert copies.tolist() == [1, 2, 0, 0, 0]
+    assert plan.shard[first[1] : first[1] + 2].tolist() == [1, 2]
+    nothing = Assignments((), *[np.zeros(0, np.int64)] * 4).lookup()
+    assert nothing.of(asked)[1].tolist() == [0] * 5
 
 
 def test_copies_stand_in_different_places_and_depend_on_text_and_seed_alone() -> None:

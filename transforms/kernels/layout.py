@@ -85,6 +85,25 @@ def arrange(
     return Layout(order, ends[:made].copy())
 
 
+MAX_ROW_GROUP_BYTES = 1 << 30
+"""Of raw text: readers hold a row group at a time."""
+
+
+def refusal(ends: Int64s, sizes: Int64s, row_group: int, strict: bool) -> dict[str, Any] | None:
+    """Why a shard must not be written so: a row group that readers could not hold, or grown under `strict`.
+
+    `sizes` are the bytes of the rows in their order.
+    """
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    largest = int(np.add.reduceat(sizes, starts).max())
+    if largest > MAX_ROW_GROUP_BYTES:
+        return {"reason": "row_group_bytes", "found": largest, "allowed": MAX_ROW_GROUP_BYTES}
+    longest = int((ends - starts).max())
+    if strict and longest > row_group:
+        return {"reason": "row_group_grown", "found": longest, "allowed": row_group}
+    return None
+
+
 def _spare(human_total: int, total: int, p: int, q: int, groups: int) -> int:
     """The lead of verified text over its even share, in its measure, that SPARE_SHIFT lets a cut have."""
     if human_total == total:

@@ -26,13 +26,15 @@ from transforms.kernels.mixture_rules import (
     Stratum,
 )
 from transforms.kernels.mixture_shards import Assignment, ShardTotals, digest_of, fill_shards
-from transforms.kernels.mixture_supply import Cells, Supply
+from transforms.kernels.mixture_supply import TOTALS, Cells, Supply
+from transforms.kernels.mixture_worth import R_STAR, VerifiedShares, verified_shares
 
 __all__ = [
     "Assignment",
     "Cells",
     "InfeasibleMixture",
     "MixtureParams",
+    "Outlook",
     "Plan",
     "Rule",
     "RuleOutcome",
@@ -42,7 +44,10 @@ __all__ = [
     "Supply",
     "Totals",
     "floor_table",
+    "outlook",
     "plan_mixture",
+    "plan_supply",
+    "shares_told",
 ]
 
 MAX_PLANNED_CELLS = 10**8
@@ -125,6 +130,12 @@ class Plan:
         """The whole mix in its measure."""
         return int(getattr(self.totals, self.params.measure))
 
+    @property
+    def verified_shares(self) -> VerifiedShares:
+        verified = np.array([stratum.verified for stratum in self.listed], np.bool_)
+        measure = Totals._fields.index(self.params.measure)
+        return verified_shares(verified, self.taken[measure], self.distinct[measure])
+
     def summary(self) -> dict[str, Any]:
         """The plan in numbers, JSON-ready; all but the assignment."""
         floor = self.params.human_floor
@@ -137,6 +148,7 @@ class Plan:
             "floor": {"numerator": floor.numerator, "denominator": floor.denominator},
             "size": self.size,
             "totals": self.totals._asdict(),
+            "verified": shares_told(self.verified_shares),
             "strata": [_stratum_told(self.strata[s]) for s in told],
             "other_strata": {
                 "strata": len(others),
@@ -176,7 +188,18 @@ def _stratum_told(outcome: StratumOutcome) -> dict[str, Any]:
         "groups": dict(stratum.groups),
         "available": outcome.available._asdict(),
         "taken": outcome.taken._asdict(),
+        "distinct": outcome.distinct._asdict(),
         "copies": outcome.copies,
+    }
+
+
+def shares_told(shares: VerifiedShares) -> dict[str, Any]:
+    """Shares of verified text, JSON-ready."""
+    return {
+        "share": [shares.verified, shares.whole],
+        "unique": [shares.verified_distinct, shares.whole_distinct],
+        "effective": shares.effective,
+        "r_star": R_STAR,
     }
 
 
@@ -262,11 +285,33 @@ def _outcome(ruling: Ruling, group: int, part: int, base: int, binds: bool) -> R
     return RuleOutcome(ruling.name(group), ruling.kind, ruling.rule, ruling.names[group], part, base, binds)
 
 
-def floor_table(
-    strata: Sequence[Stratum], cells: Cells, params: MixtureParams, floors: Sequence[Fraction]
-) -> list[tuple[Fraction, int]]:
+class Outlook(NamedTuple):
+    """What a mix under some rules would be, without placing anything."""
+
+    params: MixtureParams
+    reason: InfeasibleMixture | None
+    size: int
+    shares: VerifiedShares
+    binding: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def outlook(supply: Supply, params: MixtureParams) -> Outlook:
+    """How large a mix under these rules would be, and what it would hold of verified text."""
+    try:
+        chosen = choose(supply, params)
+    except InfeasibleMixture as reason:
+        none = np.zeros(0, np.int64)
+        shares = verified_shares(np.zeros(0, np.bool_), none, none)
+        return Outlook(params, reason, 0, shares, reason.binding, ())
+    distinct = supply.totals(np.minimum(chosen.counts, supply.cells))[TOTALS.index(params.measure)]
+    binding = tuple(chosen.demand.rulings[number].name(group) for number, group in sorted(chosen.binding))
+    shares = verified_shares(supply.verified, chosen.taken, distinct)
+    return Outlook(params, None, chosen.size, shares, binding, chosen.notes)
+
+
+def floor_table(supply: Supply, params: MixtureParams, floors: Sequence[Fraction]) -> list[tuple[Fraction, int]]:
     """An upper bound on the size of a mix under each floor of verified human text, other shares and caps kept."""
-    supply = Supply(strata, cells, params)
     rules = tuple(r for r in params.floors if r.share is not None and (r.of != VERIFIED or r.by is not None))
     asked = (replace(params, size=None, floors=(*rules, Rule(VERIFIED, share=floor))) for floor in floors)
     return [(floor, largest_bound(supply, rule)) for floor, rule in zip(floors, asked, strict=True)]
