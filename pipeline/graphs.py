@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 
 from transforms.dedup import FindDuplicates
-from transforms.diversity import Baseline, MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics, of_shard
+from transforms.diversity import AddUpWritten, Baseline, MeasureDiversity, ReadReferenceStatistics, ReadSplitStatistics
 from transforms.documents import ExtractFacts
 from transforms.exchange import Gather
 from transforms.forecast import ForecastLayout
@@ -107,7 +107,7 @@ def mix(
         params = transform.settings.diversity
         read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params, baseline)
         held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
-        mixed = written | "ScopesOfShards" >> beam.FlatMap(of_shard).with_output_types(tuple[bytes, bytes])
+        mixed = written | "AddUpWritten" >> AddUpWritten(params, baseline)
         _ = (
             (read, held_out, mixed)
             | "Statistics" >> beam.Flatten()

@@ -170,13 +170,39 @@ class _AddUpReference(_AddUp):
             yield from self._pass_on()
 
 
-def of_shard(element: tuple[bytes, bytes]) -> Iterator[Scoped]:
-    """The scopes of the mix that one part of a written shard counts in."""
-    key, part = element
-    shard, provenance, generator = json.loads(key)
-    names = [("output_shard", shard), ("provenance", provenance), ("mix", "all")]
-    for scope, name in [*names, *([("generator", generator)] if generator else [])]:
-        yield scope_key(scope, name), part
+@dataclass
+class AddUpWritten(beam.PTransform):
+    """Accumulators of written shards in, as `WriteMix` gives them; out come the finished rows of the shards, and what
+    they add to every larger scope.
+
+    A shard is whole when it is written, so only metrics of it travel: there may be hundreds.
+    """
+
+    params: DiversityParams
+    baseline: Baseline
+
+    def expand(self, written: Any) -> Any:
+        return written | "AddUp" >> beam.ParDo(_AddUpWritten(self.params, self.baseline)).with_output_types(Scoped)
+
+
+class _AddUpWritten(_AddUp):
+    def __init__(self, params: DiversityParams, baseline: Baseline) -> None:
+        super().__init__(params)
+        self._baseline = baseline
+
+    def process(self, element: tuple[bytes, bytes]) -> Iterator[Scoped]:
+        key, data = element
+        shard, provenance, generator = json.loads(key)
+        part = Accumulator.from_bytes(data)
+        if provenance is None:
+            self._hold("mix", "all", part)
+            yield FINISHED, self._baseline.row("output_shard", shard, part)
+        else:
+            self._hold("provenance", provenance, part)
+            if generator:
+                self._hold("generator", generator, part)
+        if len(self._held) > self._most_scopes:
+            yield from self._pass_on()
 
 
 @dataclass

@@ -133,7 +133,8 @@ class MixSettings:
 @dataclass
 class WriteMix(beam.PTransform):
     """`MixTask`s in; staged shards and the rows of dropped documents, listed in the file `report`, out come the
-    shards' diversity accumulators: ((provenance, generator, shard), bytes)."""
+    shards' diversity accumulators: of each its whole, (JSON of [shard, null, null], bytes), then its parts, (JSON of
+    [shard, provenance, generator], bytes)."""
 
     sources: Mapping[str, SourceSettings]
     draw: Draw
@@ -372,9 +373,8 @@ class _WriteShard(PooledDoFn):
             certificate = self._certificate(name, table, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
-        for (provenance, generator), part in sorted(statistics.parts.items()):
-            key = json.dumps([name, provenance, generator]).encode()
-            yield beam.pvalue.TaggedOutput("counts", (key, part.to_bytes()))
+        for kind, part in [((None, None), statistics.whole()), *sorted(statistics.parts.items())]:
+            yield beam.pvalue.TaggedOutput("counts", (json.dumps([name, *kind]).encode(), part.to_bytes()))
         report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
         yield json.dumps(report, sort_keys=True).encode()
 
@@ -441,6 +441,12 @@ class ShardDiversity:
             if key not in self.parts:
                 self.parts[key] = diversity.Accumulator.zero(self._params)
             self.parts[key].add(words, order[start:end], texts, keys)
+
+    def whole(self) -> diversity.Accumulator:
+        total = diversity.Accumulator.zero(self._params)
+        for part in self.parts.values():
+            total.merge(part)
+        return total
 
 
 DROPPED_SCHEMA = pa.schema(
