@@ -52,7 +52,7 @@ def read_verified_text(
             source=source,
             sources=inspection.sources,
         )
-    documents = available = 0
+    verified = documents = available = 0
     of_language: Counter[str] = Counter()
     keys, chosen, lengths = np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64)
     for split, part in inspection.parts.items():
@@ -63,6 +63,7 @@ def read_verified_text(
         facts = inspection.facts(split, ["digest", "n_words", "language"])
         n_words = facts["n_words"].to_numpy()
         is_chosen = is_human & (fates["fate"].to_numpy() == Fate.KEPT) & (n_words > 0)
+        verified += int(is_chosen.sum())
         languages = facts["language"].filter(pa.array(is_chosen)).value_counts().to_pylist()
         of_language.update({entry["values"]: entry["counts"] for entry in languages if entry["values"] is not None})
         if language is not None:
@@ -77,7 +78,7 @@ def read_verified_text(
         order = order[: np.searchsorted(np.cumsum(lengths[order]), most_words) + 1]
         keys, chosen, lengths = keys[order], chosen[order], lengths[order]
     if not documents:
-        if language is not None and of_language:
+        if language is not None and verified:
             raise _no_such_language(language, of_language)
         raise _nothing_verified(inspection, source)
     names = tuple(sorted(of_language)) if language is None else (language,)
@@ -141,9 +142,12 @@ def _changed(path: str, problem: str) -> BadInput:
 
 def _no_such_language(language: str, known: Counter[str]) -> UsageError:
     told = ", ".join(f"{name} ({documents:,} documents)" for name, documents in known.most_common(10))
+    told = (
+        f"there is {told}" if told else "none says its language; name the column under the source's `columns.language`"
+    )
     return UsageError(
         "unknown_language",
-        f"--language {language!r}: no verified human text says that it is in this language; there is {told}.",
+        f"--language {language!r}: no verified human text says that it is in this language; {told}.",
         language=language,
         languages=dict(known),
     )
@@ -160,7 +164,7 @@ def _nothing_verified(inspection: Inspection, source: str | None) -> UsageError:
     told = ", ".join(f"{documents:,} {name}" for name, documents in sorted(kept.items())) or "none"
     return UsageError(
         "no_verified_text",
-        f"the index {inspection.index.root!r} holds no verified human text"
+        f"the index {inspection.index.root!r} holds no verified human text with words"
         f"{'' if source is None else f' of source {source!r}'} (documents that dedup kept: {told}), so "
         "there is nothing to simulate with. Text is verified by custody alone: sign it with `anchormix attest`, name "
         "the manifest under the source's `custody` and the key under `trust.keys`; docs/custody.md says how.",

@@ -229,6 +229,8 @@ def write_config(folder: Path, **source: Any) -> Path:
 def test_without_verified_text_there_is_nothing_to_simulate(tmp_path: Path) -> None:
     config = write_config(tmp_path, declare="human")
     assert anchormix("index", config).exit == 0
+    told = refused(config, "--language", "en")
+    assert (told.exit, told.code) == (2, "no_verified_text")
     told = refused(config)
     assert (told.exit, told.code) == (2, "no_verified_text")
     assert "5 human" in told.message
@@ -243,6 +245,9 @@ def test_an_input_that_changed_in_secret_is_diagnosed(tmp_path: Path) -> None:
     assert anchormix("attest", shard, *signing, "--output", tmp_path / "a.dsse.json").exit == 0
     assert anchormix("index", config).exit == 0
     assert simulated(config, "--human", "0")["words"] == 25
+    told = refused(config, "--language", "en")
+    assert (told.exit, told.code) == (2, "unknown_language")
+    assert "none says its language; name the column" in told.message
     before = shard.stat()
     for content, problem in ((shard.read_bytes().replace(b"number 3", b"number 9"), "another text"), (b"", "row 0")):
         shard.write_bytes(content.ljust(before.st_size, b" "))
