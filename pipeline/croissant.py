@@ -138,8 +138,15 @@ def _provenance(manifest: Mapping[str, Any], software: str) -> dict[str, Any]:
         }
         for name, account in sorted(manifest["sources"].items())
     ]
-    if isinstance(parent := manifest["parent"], str):
-        entities.append({"@type": "prov:Entity", "@id": f"urn:x-anchormix:mix:{quote(parent, safe='')}"})
+    if parent := manifest["parent"]:
+        name = str(parent["logical_digest"])
+        entities.append(
+            {
+                "@type": "prov:Entity",
+                "@id": f"urn:x-anchormix:mix:{name}",
+                "prov:label": "The mix that this one succeeds",
+            }
+        )
     return {
         "prov:wasDerivedFrom": entities,
         "prov:wasGeneratedBy": {

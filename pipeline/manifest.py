@@ -461,6 +461,13 @@ def input_digest(inputs: pa.Table) -> str:
     return fingerprint(*(f"{source}\0{shard}\0{sha256 or ''}" for source, shard, sha256 in zip(*columns, strict=True)))
 
 
+_PREDICATE = (
+    *("logical_digest", "measure", "tokens", "floors", "caps", "totals"),
+    *("plan", "config_digest", "input_digest", "parent"),
+)
+"""What a reader of the statement alone learns; all else is in the manifest, which is one of its subjects."""
+
+
 def statement(manifest: bytes) -> bytes:
     """The in-toto Statement that a signature covers: its subjects are the manifest and every shard."""
     claims = json.loads(manifest)
@@ -470,7 +477,7 @@ def statement(manifest: bytes) -> bytes:
         "_type": STATEMENT_TYPE,
         "subject": subjects,
         "predicateType": PREDICATE_TYPE,
-        "predicate": {name: claims[name] for name in ("logical_digest", "measure", "floors", "caps", "totals")},
+        "predicate": {name: claims[name] for name in _PREDICATE},
     }
     return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 

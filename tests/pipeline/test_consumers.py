@@ -13,11 +13,12 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cards import dataset_card, write_cards
 from pipeline.cli import main
+from pipeline.croissant import croissant
 from pipeline.eu_summary import eu_summary
 from pipeline.licenses import declared, hub_ids
 from pipeline.markdown import cell, table
@@ -147,6 +148,8 @@ def test_croissant_tells_of_provenance_at_every_level(mix: mixes.Mix) -> None:
     told = json.loads((mix.out / "croissant.json").read_bytes())
     sources = [entity["@id"].rpartition(":")[2] for entity in told["prov:wasDerivedFrom"]]
     assert sources == sorted(manifest_of(mix)["sources"])
+    succeeding = croissant({**manifest_of(mix), "parent": {"logical_digest": "a" * 64, "plan": "b"}}, [])
+    assert succeeding["prov:wasDerivedFrom"][-1]["@id"] == f"urn:x-anchormix:mix:{'a' * 64}"
     assert told["prov:wasGeneratedBy"]["prov:wasAssociatedWith"]["prov:label"].startswith("anchormix ")
     fields = {field["name"]: field for field in told["recordSet"][0]["field"]}
     relations = {a["equivalentProperty"]: a["source"]["extract"]["column"] for a in fields["text"]["annotation"]}
@@ -196,6 +199,7 @@ def test_a_folder_that_is_no_mix_has_no_summary(tmp_path: Path) -> None:
 # Markdown
 
 
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=4))
 def test_nothing_breaks_out_of_its_cell(texts: list[str]) -> None:
     head, rule, line, end = table(["x"] * len(texts), [[cell(text) for text in texts]])

@@ -210,6 +210,9 @@ def test_the_signature_covers_the_manifest_and_every_shard(mix: mixes.Mix) -> No
     subjects = {subject["name"]: subject["digest"]["sha256"] for subject in told["subject"]}
     paths = [mix.out / "manifest.json", *(mix.path(number) for number in range(2))]
     assert subjects == {str(path.relative_to(mix.out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert {"logical_digest", "floors", "tokens", "plan", "config_digest", "parent"} <= told["predicate"].keys()
+    claims = json.loads(content)
+    assert told["predicate"] == {name: claims[name] for name in told["predicate"]}
 
 
 def test_the_input_digest_follows_every_shard(mix: mixes.Mix, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def plainly(content: bytes, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.none() | st.text(max_size=40), max_size=9), st.integers(1, 60), st.integers(1, 4), st.integers(0, 3))
 def test_slices_decide_nothing(
     large: bytes, monkeypatch: pytest.MonkeyPatch, texts: list[str | None], size: int, rows: int, skipped: int
