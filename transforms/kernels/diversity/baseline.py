@@ -17,7 +17,16 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from transforms.kernels.diversity.equal_size import Drawn, draw, in_pieces, joined, usual_length, word_pairs
+from transforms.kernels.diversity.equal_size import (
+    Drawn,
+    distinct,
+    draw,
+    in_pieces,
+    is_in,
+    joined,
+    usual_length,
+    word_pairs,
+)
 from transforms.kernels.diversity.metric import rounded
 from transforms.kernels.diversity.reference import Reference
 from transforms.kernels.diversity.sample import SampledTexts
@@ -28,6 +37,7 @@ __all__ = [
     "LEAST_SIZE",
     "LEAST_WORKS",
     "MEASURES",
+    "MOST_SIZE",
     "Against",
     "Comparison",
     "Measure",
@@ -40,7 +50,7 @@ __all__ = [
 
 FALSE_DISCOVERIES = 0.05
 """The greatest share of the scopes said to differ that may do so by chance."""
-LEAST_SIZE = 1 << 10
+LEAST_SIZE, MOST_SIZE = 1 << 10, 1 << 15
 LEAST_WORKS = 8
 """Fewer say too little of how works differ: of eight, a measure lies five deviations off once in a thousand times."""
 MOST_LONGER = 4
@@ -108,6 +118,7 @@ class Comparison:
     shape: Shape
     domain: str | None
     works: int  # of the reference that the null rests on
+    strays: float  # how much further than Student's t says these differ from one another
     p: float
     values: tuple[float, ...]
     usual: tuple[float, ...]  # medians of the null
@@ -144,8 +155,9 @@ def largest_size(words: int, most: int) -> int:
 class Against:
     """One language's reference, with the nulls that have been asked of it."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, most_size: int = MOST_SIZE) -> None:
         self.reference = reference
+        self.most_size = most_size
         self._null = lru_cache(maxsize=64)(self._make_null)
 
     def compare(self, texts: SampledTexts, domain: str | None, n_files: int) -> Comparison:
@@ -158,7 +170,7 @@ class Against:
         longest = 1 << max(0, round(np.log2(max(1.0, length))))
         mine = [n for n, work in enumerate(self.reference.works) if domain is None or work.domain == domain]
         fitting = [n for n in mine if self.reference.usual_lengths[n] * MOST_LONGER >= length]
-        size = largest_size(len(texts.words), 1 << 15)
+        size = largest_size(len(texts.words), self.most_size)
         if size < LEAST_SIZE:
             raise NoBaseline(f"too small: {len(texts.words):,} words, and a comparison needs {LEAST_SIZE:,}")
         if len(mine) < LEAST_WORKS:
@@ -210,7 +222,7 @@ class Null:
                 values = measures_of(drawn, [others])
                 measured.append(values)
                 rows.append(standardisable(values, shape.size))
-                seen.append(np.unique(drawn.words).astype(np.uint64))
+                seen.append(distinct(drawn.words).astype(np.uint64))
                 seen_pairs.append(word_pairs(drawn))
             rounds.append(np.array(rows))
         self._judge_rounds(rounds, draws)
@@ -251,12 +263,13 @@ class Null:
         scores = (standardisable(values, self.shape.size) - self._mean) / self._scale
         scores = np.where(self._varies, scores, 0.0)
         chances = np.array([self._chance(score) for score in scores.tolist()])
-        words = np.unique(drawn.words).astype(np.uint64)
+        words = distinct(drawn.words).astype(np.uint64)
         low, usual, high = np.percentile(self._measured, [5, 50, 95], axis=0)
         return Comparison(
             shape=self.shape,
             domain=self.domain,
             works=self.works,
+            strays=_short(self.strays),
             p=_short(float(chances.min())),
             values=tuple(map(rounded, values)),
             usual=tuple(map(rounded, usual.tolist())),
@@ -342,7 +355,7 @@ def _common(seen: list[UInts]) -> UInts:
 
 
 def _absent(common: UInts, words: UInts) -> tuple[int, ...]:
-    return tuple(common[~np.isin(common, words)][:_MOST_EXAMPLES].tolist())
+    return tuple(common[~is_in(common, words)][:_MOST_EXAMPLES].tolist())
 
 
 def _short(value: float) -> float:

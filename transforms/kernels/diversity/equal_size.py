@@ -3,7 +3,7 @@ replacement."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transforms.kernels.diversity.sample import HalfHashes, SampledTexts
 from transforms.kernels.diversity.table import Ints, UInts
 
-__all__ = ["Drawn", "WordCounts", "draw", "in_pieces", "joined", "usual_length", "word_pairs"]
+__all__ = ["Drawn", "WordCounts", "distinct", "draw", "in_pieces", "is_in", "joined", "usual_length", "word_pairs"]
 
 _MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
 
@@ -32,12 +32,14 @@ class Drawn(NamedTuple):
     offsets: Ints
 
     def counted(self) -> WordCounts:
-        return WordCounts(*np.unique(self.words, return_counts=True))
+        ordered = np.sort(self.words)
+        starts = np.flatnonzero(_is_first(ordered))
+        return WordCounts(ordered[starts], np.diff(starts, append=len(ordered)))
 
     def repeated(self, size: int) -> tuple[int, int]:
         """N-grams that are not the first of their kind, and all n-grams; none crosses documents."""
         keys = _ngrams(self, size)
-        return len(keys) - len(np.unique(keys)), len(keys)
+        return len(keys) - int(_is_first(np.sort(keys)).sum()), len(keys)
 
 
 def draw(texts: SampledTexts, size: int, order: Ints | None = None) -> Drawn:
@@ -81,7 +83,26 @@ def word_pairs(drawn: Drawn) -> UInts:
     first, second = drawn.words[:-1].astype(np.uint64), drawn.words[1:].astype(np.uint64)
     inside = np.ones(len(first), np.bool_)
     inside[drawn.offsets[1:-1] - 1] = False
-    return np.unique((first << np.uint64(32) | second)[inside])
+    return distinct((first << np.uint64(32) | second)[inside])
+
+
+def distinct(hashes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Ascending. Sorting some ten thousand takes a tenth of the time of `np.unique`, which fills a hash table."""
+    ordered = np.sort(hashes)
+    return ordered[_is_first(ordered)]
+
+
+def is_in(hashes: npt.NDArray[Any], ascending: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(hashes), np.bool_)
+    places = np.minimum(np.searchsorted(ascending, hashes), len(ascending) - 1)
+    return np.asarray(ascending[places] == hashes)
+
+
+def _is_first(ordered: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    first = np.ones(len(ordered), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return first
 
 
 def _ngrams(drawn: Drawn, size: int) -> npt.NDArray[np.uint64]:

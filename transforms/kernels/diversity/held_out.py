@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 
 from transforms.kernels.diversity.accumulator import Accumulator
-from transforms.kernels.diversity.baseline import LEAST_SIZE, MEASURES, Against, Comparison, NoBaseline, largest_size
+from transforms.kernels.diversity.baseline import (
+    LEAST_SIZE,
+    MEASURES,
+    MOST_SIZE,
+    Against,
+    Comparison,
+    NoBaseline,
+    largest_size,
+)
 from transforms.kernels.diversity.encoding import Columns, encode_columns
 from transforms.kernels.diversity.equal_size import draw
 from transforms.kernels.diversity.keys import language_key
 from transforms.kernels.diversity.metric import Metric, rounded
 from transforms.kernels.diversity.reference import RARE_BANDS, Reference, band_name
 
-__all__ = ["MOST_SIZE", "HeldOut"]
-
-MOST_SIZE = 1 << 15
+__all__ = ["HeldOut"]
 
 
 class HeldOut:
@@ -104,6 +110,7 @@ def _told(found: Comparison) -> dict[str, Any]:
         "longest": found.shape.longest,
         "together": found.shape.works,
         "works": found.works,
+        "strays": found.strays,
         "domain": found.domain,
         "is_large": found.is_large,
         "driver": MEASURES[found.driver].name,

@@ -14,7 +14,7 @@ import xxhash
 
 from transforms.kernels.diversity.accumulator import Accumulator
 from transforms.kernels.diversity.encoding import Column, Columns
-from transforms.kernels.diversity.equal_size import WordCounts, usual_length
+from transforms.kernels.diversity.equal_size import WordCounts, is_in, usual_length
 from transforms.kernels.diversity.sample import HalfHashes, SampledTexts, halves_of
 from transforms.kernels.diversity.table import BIN_BITS, COUNT, KEY, Floats, Ints, Table, UInts
 
@@ -141,7 +141,7 @@ class Reference:
     def meet(self, counted: WordCounts) -> Met:
         """A text's words beside the reference's; what is left of the reference without some works has the same."""
         shares: Floats = counted.counts / counted.total
-        is_new = ~np.isin(counted.words, self.words)
+        is_new = ~is_in(counted.words, self.words)
         places = counted.words.astype(np.int64) & (len(self.bins) - 1)
         admitted = counted.words <= np.uint32((1 << 32 - self.level) - 1)
         return Met(
@@ -215,7 +215,7 @@ def _counts_of(table: Table, words: UInts) -> Ints:
     """How often a part of the reference has each of the reference's words."""
     entries = table.entries()
     counts = np.zeros(len(words), np.int64)
-    entries = entries[np.isin(entries[:, KEY], words)]
+    entries = entries[is_in(entries[:, KEY], words)]
     counts[np.searchsorted(words, entries[:, KEY])] = entries[:, COUNT]
     return counts
 
