@@ -193,7 +193,7 @@ class HeldOutCheck:
             )
         else:
             advice = (
-                "Bands, which propose what is compared, miss some pairs less than .05 above dedup.threshold. Leave "
+                "Signatures propose what is compared, and miss a pair close to dedup.threshold now and then. Leave "
                 "these documents out by `exclude: [{ids: [...]}]`; --json lists them under `error.details.leaks`."
             )
         raise GuardTripped(

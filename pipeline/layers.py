@@ -42,11 +42,11 @@ from transforms.kernels.hashing import fingerprint
 from transforms.kernels.recognisers import Claim
 from transforms.kernels.schemas import Fate
 from transforms.kernels.tokens import TokenizerFile
-from transforms.known import KnownTexts, sampled
+from transforms.known import KnownTexts, sampled, signed
 from transforms.provenance import FateTask, ShardCustody
 from transforms.sidecars import Summary, bad_file_facts, diversity_path
 
-EDGES_VERSION = "6"
+EDGES_VERSION = "7"
 FATES_VERSION = "9"
 """Raised whenever the same facts would give other edges, or other fates."""
 
@@ -495,9 +495,14 @@ class IndexBuilder:
         return done
 
     def _known_texts(self, kind: str, registry: Sequence[DedupTask]) -> KnownTexts:
-        path = files.join(self.scratch, f"{kind}.samples")
-        files.write_bytes(path, sampled(registry))
-        return KnownTexts(tuple(registry), path)
+        samples = files.join(self.scratch, f"{kind}.samples")
+        files.write_bytes(samples, sampled(registry))
+        signatures = signed(registry) if registry[0].origin == Origin.REFERENCE else None
+        if signatures is None:
+            return KnownTexts(tuple(registry), samples)
+        path = files.join(self.scratch, f"{kind}.signatures")
+        files.write_bytes(path, signatures)
+        return KnownTexts(tuple(registry), samples, path)
 
     # Fates
 

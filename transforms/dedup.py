@@ -47,6 +47,7 @@ from transforms.known import (
     SAME_AS_REFERENCE,
     Compared,
     FindHeld,
+    FindNear,
     KnownTexts,
     WriteKnown,
     WriteReference,
@@ -126,6 +127,9 @@ class FindDuplicates(beam.PTransform):
         for what, texts in self._marking.items():
             finder = FindHeld(texts.samples, self.threshold, self.partitions)
             candidates.append(splits | f"Find{what}Held" >> beam.ParDo(finder))
+        if self.reference is not None and self.reference.signatures is not None:
+            near = FindNear(self.reference.signatures, self.threshold, self.partitions)
+            candidates.append(splits | "FindNearReference" >> beam.ParDo(near))
         pairs = (
             tuple(candidates)
             | "ByPair" >> Exchange(self.scratch)

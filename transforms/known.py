@@ -34,11 +34,14 @@ from transforms.batches import (
     unpack_all,
 )
 from transforms.exchange import Packets, received, send
+from transforms.kernels.bands import Bands
+from transforms.kernels.dedup import distinct_pairs
 from transforms.kernels.hashing import hex_ids
 from transforms.kernels.origins import said_to_be_human
 from transforms.kernels.schemas import Likeness, Status
+from transforms.kernels.signed import SignedTexts, least_agreement, likely_near, short_bands, sign_texts
 from transforms.pool import PooledDoFn
-from transforms.sidecars import digest_words, digests_of, fixed_binary, read_facts, write_part
+from transforms.sidecars import digest_words, digests_of, fixed_binary, fixed_rows, read_facts, write_part
 from transforms.tagging import REFERENCE_MARKS
 
 COPIES, SAME, SAME_AS_REFERENCE = b"C", b"E", b"H"
@@ -53,6 +56,11 @@ document that has them compared with each known text that has them, time and mem
 
 _HITS_AT_ONCE = 1 << 20
 """Of sampled shingles on known texts; some 50 MB for a worker."""
+
+MOST_SIGNED = 200_000
+"""Held-out texts whose signatures every worker holds: a kilobyte each."""
+
+_SIGNED_AT_ONCE = 1 << 14
 
 KNOWN_SCHEMA = pa.schema(
     [
@@ -69,7 +77,8 @@ class KnownTexts:
     """What EDGES needs of text known to be synthetic, or of text that is held out."""
 
     tasks: tuple[DedupTask, ...]
-    samples: str  # path of `sampled`
+    samples: str  # path of `sampled`,
+    signatures: str | None = None  # and of `signed`
 
     @property
     def first_split(self) -> int:
@@ -163,6 +172,63 @@ class FindHeld(PooledDoFn):
         shared = np.diff(np.r_[starts, len(holders)])
         enough = shared * 3 * self._threshold.denominator >= size[starts] * self._threshold.numerator
         return holders[starts[enough]], held[starts[enough]]
+
+
+def signed(tasks: Sequence[DedupTask]) -> bytes | None:
+    """Signatures and addresses of all held-out texts, as every worker needs them; None where they are too many."""
+    found, whose = [], []
+    for task in tasks:
+        facts = read_facts(task.split, ["status", "n_shingles", "signature"])
+        places = _comparable(facts)
+        found.append(_signatures(facts)[places])
+        whose.append(addresses(task.split.index, places))
+        if sum(map(len, found)) > MOST_SIGNED:
+            return None
+    return pack(np.concatenate(found), np.concatenate(whose))
+
+
+def _comparable(facts: pa.Table) -> npt.NDArray[np.int64]:
+    """Places of documents that have a signature: what has no shingle is equal to others, or different."""
+    return np.flatnonzero((facts["status"].to_numpy() == Status.OK) & (facts["n_shingles"].to_numpy() > 0))
+
+
+def _signatures(facts: pa.Table) -> npt.NDArray[np.uint32]:
+    return fixed_rows(facts["signature"], facts.schema.field("signature").type.byte_width).view(np.uint32)
+
+
+@lru_cache(maxsize=1)
+def _signed(path: str, bands: Bands) -> tuple[SignedTexts, npt.NDArray[np.uint64]]:
+    signatures, whose = unpack(files.read_bytes(path))
+    return sign_texts(signatures, bands), whose
+
+
+class FindNear(PooledDoFn):
+    """New documents that may be near held-out text: those whose signatures say so, whatever bands they share."""
+
+    def __init__(self, signed: str, threshold: Fraction, partitions: int) -> None:
+        self._signed = signed
+        self._threshold = float(threshold)
+        self._partitions = partitions
+
+    def work(self, element: bytes) -> Packets:
+        task = DedupTask.from_bytes(element)
+        if task.origin != Origin.OWN:
+            return
+        facts = read_facts(task.split, ["status", "n_shingles", "signature"])
+        places = _comparable(facts)
+        signatures = _signatures(facts)
+        bands = short_bands(self._threshold, signatures.shape[1])
+        least = least_agreement(self._threshold, signatures.shape[1])
+        texts, whose = _signed(self._signed, bands)
+        found = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for start in range(0, len(places), _SIGNED_AT_ONCE):
+            some = places[start : start + _SIGNED_AT_ONCE]
+            for rows, owners in likely_near(signatures[some], texts, bands, least):
+                pairs = distinct_pairs(addresses(task.split.index, some[rows]), whose[owners])
+                for column, more in zip(found, pairs, strict=True):
+                    column.append(more)
+        left, right = distinct_pairs(*(np.concatenate(column) for column in found))
+        yield from send(spread(left) % np.uint64(self._partitions), [left, right], 2 << 32 | task.split.index)
 
 
 @dataclass(frozen=True)
