@@ -145,7 +145,7 @@ def _rules(old: MixFolder, new: MixFolder) -> list[dict[str, Any]]:
         achieved = mix.claimed.fields["achieved"]
         for name, rule, floor in named_rules(mix.claimed.floors, mix.claimed.caps):
             asked = {"share": None if rule.share is None else str(rule.share), "amount": rule.amount}
-            overall = (achieved.get(name) or {}).get("overall") or {}
+            overall = achieved.get(name, {}).get("overall") or {}
             entry = found.setdefault((not floor, rule.name), {"name": rule.name, "kind": "floor" if floor else "cap"})
             entry[side] = {**asked, "otherwise": rule.otherwise, "achieved": overall.get("share")}
     return [{"old": None, "new": None, **found[key]} for key in sorted(found)]
@@ -167,7 +167,7 @@ def _metrics(mix: MixFolder) -> dict[tuple[str, str, str], dict[str, Any]]:
     columns = ["scope", "name", "metric", "value", "n", "method"]
     table = mix.table("diversity.parquet", columns)
     rows: list[dict[str, Any]] = table.filter(pc.is_in(table["scope"], pa.array(_SCOPES))).to_pylist()
-    return {(row["scope"], row["name"], row["metric"]): row for row in rows}
+    return {(row["scope"], row["name"], row["metric"]): row for row in rows if row["value"] is not None}
 
 
 def _value(row: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -50,9 +50,9 @@ NEW = "new"  # no input of that content was read before
 VERIFIED_NOW = "verified_now"  # it was in the old mix under another provenance
 """Why a document is on one side only, beside the fates that the other side has for it."""
 
-_RANGE = 1 << 20
-"""Documents that a range of ids is meant to hold: 28 MB of them, and some times as much while they are compared."""
-_MOST_RANGES = 256  # files that are open at once; beyond 256 million documents ranges grow instead
+_RANGE = 1 << 18
+"""Documents that a range of ids is meant to hold: 7 MB of them, and some times as much while they are compared."""
+_MOST_RANGES = 256  # files that are open at once; beyond 67 million documents ranges grow instead
 _BATCH = 1 << 16
 
 _DOCUMENT = np.dtype([("id", "S16"), ("tokens", "<i8"), ("group", "<u4")])

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from pipeline.comparison import printable
 from pipeline.human_text import LOST, TAKEN_DOWN
 from pipeline.report import Screen
 
@@ -34,7 +35,7 @@ def diff_text(told: Mapping[str, Any], totals: Mapping[str, Any], *, color: bool
         _table(screen, heads, [_group_row(group) for group in told[key]])
     for verb in ("appeared", "vanished"):
         if told[f"sources_{verb}"]:
-            screen.line(f"\nSources that {verb}: ", ", ".join(told[f"sources_{verb}"]))
+            screen.line(f"\nSources that {verb}: ", printable(", ".join(told[f"sources_{verb}"])))
     _table(screen, ["rule", "asked", "was", "in NEW", "was"], [_rule_row(rule) for rule in told["rules"]])
     heads = ["left", "source", "why", "counts as", "documents", "tokens"]
     _table(screen, heads, list(_left_rows(told)), right=2)
@@ -42,7 +43,7 @@ def diff_text(told: Mapping[str, Any], totals: Mapping[str, Any], *, color: bool
     _table(screen, heads, list(_came_rows(told)), right=2)
     _diversity(screen, told["diversity"])
     for note in told["notes"]:
-        screen.line("Note: ", note)
+        screen.line("Note: ", printable(note))
     return screen.text()
 
 
@@ -74,7 +75,9 @@ def _descent(told: Mapping[str, Any]) -> str:
     if told["succeeds"]:
         return "NEW names OLD as its parent."
     named = told["new"]["parent"]
-    return f"NEW names another parent: {named['logical_digest']}." if named else "NEW names no parent."
+    return (
+        f"NEW names another parent: {printable(str(named.get('logical_digest')))}." if named else "NEW names no parent."
+    )
 
 
 def _group_row(group: Mapping[str, Any]) -> list[str]:
@@ -151,6 +154,6 @@ def _value(value: Mapping[str, Any] | None) -> str:
 
 
 def _table(screen: Screen, heads: Sequence[str], rows: Sequence[Sequence[str]], right: int | None = None) -> None:
-    screen.table(heads, rows[:_MOST_ROWS], right=right)
+    screen.table(heads, [[printable(cell) for cell in row] for row in rows[:_MOST_ROWS]], right=right)
     if len(rows) > _MOST_ROWS:
         screen.line(f"and {len(rows) - _MOST_ROWS:,} more rows; --json has all")

@@ -19,10 +19,11 @@ from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST, SIGNED_MANIFEST, dump_manifest, statement
 from pipeline.publish import SUCCESS
 from pipeline.verify_consistent import Claimed
+from transforms.kernels.audit import Totals
 
 __all__ = ["MixFolder"]
 
-_BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+_BROKEN = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading bytes raises that are not, or no longer, what they should be."""
 
 
@@ -51,6 +52,7 @@ class MixFolder:
         try:
             claimed = Claimed.parse((folder / MANIFEST).read_bytes())
             mix = cls(folder, claimed)
+            mix._require_claims()
             mix._require_files()
         except _BROKEN as error:
             raise told.damaged(error) from None
@@ -61,14 +63,29 @@ class MixFolder:
         """A mix that is being made, whose manifest is not written yet."""
         return cls(path, Claimed.parse(dump_manifest(manifest)))
 
+    def _require_claims(self) -> None:
+        """What is rested on below has the shape it should have; a file from elsewhere can hold anything."""
+        fields = self.claimed.fields
+        totals, achieved, parent = fields["totals"], fields["achieved"], fields.get("parent")
+        if not all(isinstance(totals[name], int) for name in Totals._fields):
+            raise ValueError(f"{MANIFEST} counts {totals}")
+        standings = [standing.get("overall") for standing in achieved.values()]
+        if not all(isinstance(part, Mapping | None) for part in (parent, *standings)):
+            raise ValueError(f"{MANIFEST} does not say what was achieved, or names a parent that is none")
+        _ = self.identity
+
     def _require_files(self) -> None:
         lying = {f"data/{path.name}" for path in (self.path / "data").glob("*") if path.is_file()}
-        if stray := sorted(lying - self.claimed.shards.keys()):
-            raise ValueError(f"{stray[0]} is not in {MANIFEST}")
+        for says, names in (
+            ("not in it", lying - self.claimed.shards.keys()),
+            ("gone", self.claimed.shards.keys() - lying),
+        ):
+            if names:
+                raise ValueError(f"{MANIFEST} lists the shards, and {min(names)} is {says}")
         for name, shard in sorted(self.claimed.shards.items()):
             size = (self.path / name).stat().st_size
             if size != shard["file_bytes"]:
-                raise ValueError(f"{name} has {size:,} bytes, and {MANIFEST} says {shard['file_bytes']:,}")
+                raise ValueError(f"{name} has {size:,} bytes, and {MANIFEST} says {shard['file_bytes']}")
         signed = self.path / SIGNED_MANIFEST
         if signed.exists() and parse_envelope(signed.read_bytes()).payload != statement(self.claimed.content):
             raise ValueError(f"{SIGNED_MANIFEST} was signed over another {MANIFEST}")

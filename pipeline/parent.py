@@ -51,10 +51,10 @@ def succeeding(config: Config, claims: MixClaims, parent: MixFolder, staged: Mix
 def _notes(human: HumanText) -> Iterator[str]:
     if human.lost.documents:
         yield f"parent: {_lost(human)}. `anchormix diff` with the parent shows all of it, and ends with exit code 4"
-    for kind, how in ((TAKEN_DOWN, "was taken down by `exclude`"), (REPLACED, "gave way to verified near-duplicates")):
+    for kind, how in ((TAKEN_DOWN, "taken down by `exclude`"), (REPLACED, "replaced by verified near-duplicates")):
         amount = human.amount(kind)
         if amount.documents:
-            yield f"parent: of its verified text {amount.documents:,} ({amount.tokens:,} tokens) {how}"
+            yield f"parent: verified documents of it that were {how}: {amount.documents:,} ({amount.tokens:,} tokens)"
 
 
 def _lost(human: HumanText) -> str:

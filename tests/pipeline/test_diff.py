@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 from mixes import write_mix
 from runs import PublishedMix, Told, anchormix
 
+from pipeline import diff_report
 from pipeline.diff import diff
 from pipeline.diff_documents import Amount, Change, DocumentDiff, compare_documents
 from pipeline.errors import UsageError
 from pipeline.human_text import HumanText, human_text
 from pipeline.mix_folder import MixFolder
+from pipeline.report import Screen
 
 # Plain sets of ids, against the comparison by ranges
 
@@ -358,6 +360,32 @@ def test_rows_that_the_manifest_does_not_count(tmp_path: Path) -> None:
     (mix.out / "manifest.dsse.json").unlink()
     mix.edit_manifest(lambda manifest: manifest["totals"].update(tokens=1))
     assert "and its manifest says 1" in refused(mix.out, mix.out).message
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, [], {}, [None], {"x": None}], ids=repr)
+def test_a_manifest_can_hold_anything(tmp_path: Path, value: Any) -> None:
+    """Whatever stands under whatever key: an answer, or a diagnosis."""
+    mix = write_mix(tmp_path)
+    for path in mix.out.glob("fates/*.parquet"):
+        empty = {name: pa.array([], pa.string()) for name in ("id", "fate", "reason", "partner")}
+        pq.write_table(pa.table(empty), path)
+    schema = {name: pa.string() for name in ("scope", "name", "metric", "method")}
+    schema |= {"value": pa.float64(), "n": pa.int64()}
+    pq.write_table(pa.schema(schema.items()).empty_table(), mix.out / "diversity.parquet")
+    (mix.out / "manifest.dsse.json").unlink()
+    whole = json.loads((mix.out / "manifest.json").read_bytes())
+    for key in whole:
+        (mix.out / "manifest.json").write_text(json.dumps({**whole, key: value}))
+        told = anchormix("diff", mix.out, mix.out)
+        assert told.exit in (0, 2), f"{key}: {told.stderr}"
+
+
+def test_names_that_do_not_print_are_escaped(tmp_path: Path) -> None:
+    told = {"source": "a\x1b[2Jb", "why": "excluded", "reason": "c\u202ed", "documents": 1, "tokens": 1}
+    screen = Screen(color=False)
+    diff_report._table(screen, ["x"] * 6, [diff_report._change_row({"provenance": "human", **told}, "")])
+    assert "a\\x1b[2Jb" in screen.text()
+    assert "c\\u202ed" in screen.text()
 
 
 def test_a_url_is_no_folder() -> None:
