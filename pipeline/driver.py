@@ -56,7 +56,7 @@ from transforms.kernels.audit import ShardAudit, Totals
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.mixture import RuleOutcome, Stratum, floor_table
 from transforms.kernels.tokens import TokenizerFile
-from transforms.mixture import MixSettings, WriteMix
+from transforms.mixture import MixSettings, WriteMix, writers_for
 
 
 def run(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str]) -> Outcome:
@@ -291,6 +291,7 @@ def _write(
             licenses={source.name: source.license for source in config.sources},
             strict=config.mix.layout == "strict",
             diversity=settings.diversity_params(config),
+            writers=writers_for(planned.plan.n_shards, planned.plan.totals.bytes),
         ),
         plan=planned.path,
         staging=str(folder),

@@ -194,10 +194,10 @@ class _AddUpWritten(_AddUp):
         key, data = element
         shard, provenance, generator = json.loads(key)
         part = Accumulator.from_bytes(data)
-        if provenance is None:
-            self._hold("mix", "all", part)
+        if shard is not None:
             yield FINISHED, self._baseline.row("output_shard", shard, part)
         else:
+            self._hold("mix", "all", part)
             self._hold("provenance", provenance, part)
             if generator:
                 self._hold("generator", generator, part)

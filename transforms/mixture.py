@@ -38,6 +38,8 @@ _REPETITIVE = [
 ]
 """Columns of few values: a dictionary pays there, and would only be tried and given up on texts and ids."""
 
+_WRITER_BYTES = 64 << 20  # of text: what a writer takes of shards that are smaller
+_LEAST_WRITERS = 16  # so that all threads find work
 _SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
 _ORDER = "__order"
 
@@ -128,13 +130,23 @@ class MixSettings:
     licenses: Mapping[str, str | None]  # declared per source, where a row has none
     strict: bool = False  # refuse row groups that had to grow beyond the target
     diversity: diversity.DiversityParams = field(default_factory=diversity.DiversityParams)
+    writers: int = 1  # output shards, or fewer where a writer takes several
+
+    def writer_of(self, shards: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return shards * self.writers // self.shards
+
+
+def writers_for(shards: int, text_bytes: int) -> int:
+    """How many partitions the rows of a mix go to: each row group travels in pieces, and small pieces cost as much as
+    large ones, so shards that are small together have one writer."""
+    return min(shards, max(_LEAST_WRITERS, -(-text_bytes // _WRITER_BYTES)))
 
 
 @dataclass
 class WriteMix(beam.PTransform):
     """`MixTask`s in; staged shards and the rows of dropped documents, listed in the file `report`, out come the
-    shards' diversity accumulators: of each its whole, (JSON of [shard, null, null], bytes), then its parts, (JSON of
-    [shard, provenance, generator], bytes)."""
+    diversity accumulators of each shard, (JSON of [shard, null, null], bytes), and of all that one writer wrote by
+    provenance and generator, (JSON of [null, provenance, generator], bytes)."""
 
     sources: Mapping[str, SourceSettings]
     draw: Draw
@@ -150,9 +162,9 @@ class WriteMix(beam.PTransform):
         ).with_outputs("problems", main="rows")
         shards = (
             rows.rows
-            | "ByShard" >> Exchange(self.scratch)
-            | "WriteShard"
-            >> beam.ParDo(_WriteShard(self.settings, self.staging)).with_outputs("counts", main="reports")
+            | "ByWriter" >> Exchange(self.scratch)
+            | "WriteShards"
+            >> beam.ParDo(_WriteShards(self.settings, self.staging)).with_outputs("counts", main="reports")
         )
         dropped = tasks | "WriteDropped" >> beam.ParDo(_WriteDropped(self.staging))
         _ = (rows.problems, shards.reports, dropped) | "Reports" >> beam.Flatten() | Gather(self.report)
@@ -193,17 +205,29 @@ class _SendRows(PooledDoFn):
                 held_bytes += held[-1].nbytes
                 counters.advance("mix", batch.num_rows, 0)
                 if held_bytes >= _SEND_BYTES:
-                    yield from _send_rows(held, split.index, read, self._compression)
+                    yield from self._send(held, split.index, read)
                     held, held_bytes = [], 0
             else:
                 if read == len(places):
-                    yield from _send_rows(held, split.index, read, self._compression)
+                    yield from self._send(held, split.index, read)
                     counters.advance("mix", 0, split.weight)
                     return
         except (UnreadableFile, MissingColumn, OSError):
             pass  # it was readable when it was indexed
         changed = {"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}
         yield beam.pvalue.TaggedOutput("problems", json.dumps(changed).encode())
+
+    def _send(self, held: list[pa.Table], split: int, sequence: int) -> Packets:
+        """Held rows as one Arrow stream for each writer."""
+        if not held:
+            return
+        table = pa.concat_tables(held)
+        order, runs = groups(self._settings.writer_of(table[_SHARD].to_numpy()))
+        if len(runs) > 1:
+            table = table.take(order)
+        options = pa.ipc.IpcWriteOptions(compression=self._compression)
+        for writer, start, end in runs:
+            yield writer, packet(_as_stream(table.slice(start, end - start), options), split, sequence)
 
     def _facts_columns(self) -> list[str]:
         return list(
@@ -296,20 +320,6 @@ def _as(column: Any, kind: pa.DataType) -> Any:
     return column if column.type == kind else column.cast(kind)
 
 
-def _send_rows(held: list[pa.Table], split: int, sequence: int, compression: str | None) -> Packets:
-    """Held rows as one Arrow stream for each output shard."""
-    if not held:
-        return
-    table = pa.concat_tables(held)
-    order, runs = groups(table[_SHARD].to_numpy())
-    table = table.drop_columns([_SHARD])
-    if len(runs) > 1:
-        table = table.take(order)
-    options = pa.ipc.IpcWriteOptions(compression=compression)
-    for shard, start, end in runs:
-        yield shard, packet(_as_stream(table.slice(start, end - start), options), split, sequence)
-
-
 def _as_stream(rows: pa.Table, options: pa.ipc.IpcWriteOptions) -> memoryview:
     """Rows as an Arrow stream. The buffer is sized in advance: one that grows is copied at every step."""
     batches = rows.to_batches()
@@ -321,18 +331,35 @@ def _as_stream(rows: pa.Table, options: pa.ipc.IpcWriteOptions) -> memoryview:
     return memoryview(buffer)[: sink.tell()]
 
 
-class _WriteShard(PooledDoFn):
-    """Holds one output shard, lays it out so that every prefix of every row group holds the floor, writes it."""
+class _WriteShards(PooledDoFn):
+    """Holds one output shard, or several small ones, and writes them."""
 
     def __init__(self, settings: MixSettings, staging: str) -> None:
         self._settings = settings
         self._staging = staging
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        shard, values = element
+        _, values = element
         table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values))
         texts = ChunkedTexts(table["text"])
         table = table.drop_columns(["text"]).combine_chunks()
+        written = PartDiversity(self._settings.diversity)
+        order, runs = groups(table[_SHARD].to_numpy())
+        for shard, start, end in runs:
+            places = order[start:end]
+            yield from self._write(shard, table.take(pa.array(places)), texts, places, written)
+        for kind, part in sorted(written.parts.items()):
+            yield beam.pvalue.TaggedOutput("counts", (json.dumps([None, *kind]).encode(), part.to_bytes()))
+
+    def _write(
+        self,
+        shard: int,
+        table: pa.Table,
+        texts: ChunkedTexts,
+        places: npt.NDArray[np.int64],
+        written: PartDiversity,
+    ) -> Iterator[Any]:
+        """Lay one shard out so that every prefix of every row group holds the floor; its texts stand at `places`."""
         order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
         measures = measured(table, self._settings.measure)[order]
         human = pc.equal(table["provenance"], Provenance.HUMAN_VERIFIED.label).to_numpy()[order]
@@ -345,10 +372,10 @@ class _WriteShard(PooledDoFn):
         if refused is not None:
             yield json.dumps({"kind": "refused", "shard": shard, **refused}, sort_keys=True).encode()
             return
-        table = table.drop_columns([_ORDER])
+        table = table.drop_columns([_ORDER, _SHARD])
         name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
         staged = f"{name}.{uuid.uuid4().hex[:12]}"
-        statistics = ShardDiversity(self._settings.diversity)
+        statistics = PartDiversity(self._settings.diversity)
         # Taking rows, encoding and counting release the GIL: a mix of a single shard still uses several cores.
         with files.atomic_output(files.join(self._staging, "data", staged)) as sink, ThreadPoolExecutor(1) as beside:
             schema = mix_schema(self._settings.kept)
@@ -362,7 +389,7 @@ class _WriteShard(PooledDoFn):
                 version="2.6",
             )
             counting: list[Future[None]] = []
-            for group in read_ahead(_row_groups(table, texts, rows, arranged.ends, schema)):
+            for group in read_ahead(_row_groups(table, texts, rows, places, arranged.ends, schema)):
                 counting.append(beside.submit(statistics.add, group))
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
@@ -373,8 +400,10 @@ class _WriteShard(PooledDoFn):
             certificate = self._certificate(name, table, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
-        for kind, part in [((None, None), statistics.whole()), *sorted(statistics.parts.items())]:
-            yield beam.pvalue.TaggedOutput("counts", (json.dumps([name, *kind]).encode(), part.to_bytes()))
+        yield beam.pvalue.TaggedOutput(
+            "counts", (json.dumps([name, None, None]).encode(), statistics.whole().to_bytes())
+        )
+        written.merge(statistics)
         report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
         yield json.dumps(report, sort_keys=True).encode()
 
@@ -408,6 +437,7 @@ def _row_groups(
     table: pa.Table,
     texts: ChunkedTexts,
     rows: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int64],
     schema: pa.Schema,
 ) -> Iterator[pa.Table]:
@@ -415,13 +445,13 @@ def _row_groups(
     for end in ends.tolist():
         taken = rows[start:end]
         others = table.take(pa.array(taken))
-        columns = [texts.take(taken) if name == "text" else others[name] for name in schema.names]
+        columns = [texts.take(places[taken]) if name == "text" else others[name] for name in schema.names]
         yield pa.table(columns, schema=schema)
         start = end
 
 
-class ShardDiversity:
-    """Diversity of one written shard, by provenance and generator: what the mix's scopes are added up from."""
+class PartDiversity:
+    """Diversity of what was written, by provenance and generator: what the mix's scopes are added up from."""
 
     def __init__(self, params: diversity.DiversityParams) -> None:
         self._params = params
@@ -441,6 +471,13 @@ class ShardDiversity:
             if key not in self.parts:
                 self.parts[key] = diversity.Accumulator.zero(self._params)
             self.parts[key].add(words, order[start:end], texts, keys)
+
+    def merge(self, other: PartDiversity) -> None:
+        for key, part in other.parts.items():
+            if key in self.parts:
+                self.parts[key].merge(part)
+            else:
+                self.parts[key] = part
 
     def whole(self) -> diversity.Accumulator:
         total = diversity.Accumulator.zero(self._params)
