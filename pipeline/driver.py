@@ -21,6 +21,7 @@ from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
 from pipeline.config import Config, Rule
 from pipeline.errors import UsageError, VerificationFailed
+from pipeline.exclusions import remaining_texts
 from pipeline.gates import GateResult, judge_gates, unjudged_notes
 from pipeline.heldout import HeldOutCheck, told_reference
 from pipeline.index import Index
@@ -201,6 +202,8 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
                     visitors=[custody.check, *([held_out.check] if held_out else [])],
                 )
             notes = [*claims.notes, *_grown(config, audits)]
+            if config.exclude:
+                notes += remaining_texts(folder, audits)
             if held_out is not None:
                 held_out.judge()
                 notes += [held_out.unlooked] if held_out.unlooked else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config import UNSTATED
 from pipeline.diff_documents import REPLACED, Amount, Change, DocumentDiff
+from pipeline.exclusions import REMAINING
 from pipeline.manifest import decimal
 from transforms.kernels.schemas import Fate, Provenance
 
@@ -85,8 +86,8 @@ def remained_notes(documents: DocumentDiff) -> Iterator[str]:
     if remained.documents:
         texts = "1 text" if remained.documents == 1 else f"{remained.documents:,} texts"
         yield (
-            f"{texts} ({remained.tokens:,} tokens) excluded in one place stayed in the mix, because other documents "
-            "have the same text: to take down a text wherever it stands, exclude its `ids`"
+            f"{texts} ({remained.tokens:,} tokens) of OLD that NEW excludes in one place are in NEW from another, "
+            f"{REMAINING}"
         )
 
 

@@ -27,6 +27,7 @@ from pipeline.detectors import Detectors, detector_warnings, judge_scores, load_
 from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
+from pipeline.exclusions import exclusion_warnings
 from pipeline.heldout import holding_warnings, judge_reference_shards
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
@@ -710,26 +711,6 @@ def leaf_warnings(config: Config, fates: Fates, custody: Custody) -> Iterator[st
                 f"the manifest, so their text is not verified (it signed column {', '.join(map(repr, signed))}; the "
                 f"source reads {repr(read) if isinstance(read, str) else 'the column it recognises as text'})"
             )
-
-
-def exclusion_warnings(config: Config, fates: Fates) -> Iterator[str]:
-    """Exclusions, or ids of theirs, that are of no document here: what they were meant for may be in the mix."""
-    documents: Counter[int] = Counter()
-    listed: dict[int, set[int]] = defaultdict(set)
-    for account in fates.accounts:
-        for number, count, places in account.get("exclusions", ()):
-            documents[number] += count
-            listed[number].update(places)
-    for number, (place, exclusion) in enumerate(settings.exclusions(config)):
-        key, names = next(
-            (key, ids) for key in ("ids", "doc_ids", "") if (ids := getattr(exclusion, key, ())) or not key
-        )
-        missing = [name for at, name in enumerate(names) if at not in listed[number]]
-        if missing:
-            several = f"{len(missing):,} of {len(names):,} {key} are" if names[1:] else "this id is"
-            yield f"exclude[{place}].{key} ({exclusion.reason}): {several} of no document here: {_some(missing)}"
-        elif not documents[number]:
-            yield f"exclude[{place}] ({exclusion.reason}): no document here is of it, so it excludes nothing"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.diff_documents import REPLACED, compare_documents
 from pipeline.errors import GuardTripped
-from pipeline.human_text import TAKEN_DOWN, HumanText, human_text, remained_notes
+from pipeline.human_text import TAKEN_DOWN, HumanText, human_text
 from pipeline.manifest import SIGNED_MANIFEST, MixClaims, decimal
 from pipeline.mix_folder import MixFolder
 from pipeline.publish import SUCCESS
@@ -33,8 +33,7 @@ def told_parent(parent: MixFolder) -> dict[str, Any]:
 
 def succeeding(config: Config, claims: MixClaims, parent: MixFolder, staged: MixFolder) -> MixClaims:
     """The claims with what became of the parent's verified text; exit 6 where more was lost than the config allows."""
-    documents = compare_documents(parent, staged)
-    human = human_text(documents)
+    human = human_text(compare_documents(parent, staged))
     if not human.within(config.mix.max_human_loss):
         raise GuardTripped(
             "human_text_lost",
@@ -44,8 +43,7 @@ def succeeding(config: Config, claims: MixClaims, parent: MixFolder, staged: Mix
             allowed=str(config.mix.max_human_loss),
             **human.to_json(),
         )
-    notes = [*_notes(human), *remained_notes(documents)]
-    return replace(claims, succession=human.to_json(), notes=[*claims.notes, *notes])
+    return replace(claims, succession=human.to_json(), notes=[*claims.notes, *_notes(human)])
 
 
 def _notes(human: HumanText) -> Iterator[str]:

@@ -113,6 +113,11 @@ def test_diff_proves_what_left_and_what_came_back(project: Project, taken_down: 
     assert any("exclude its `ids`" in note for note in told.line["notes"])
 
 
+def test_texts_that_other_documents_still_have_are_told(project: Project, taken_down: dict[str, Any]) -> None:
+    (note,) = (note for note in project.mix("second").manifest["notes"] if note.startswith("exclude:"))
+    assert f"{len(taken_down['exact'])} texts are excluded in one place and in the mix from another" in note
+
+
 def test_an_exclusion_for_which_nobody_gave_a_reason_is_a_loss(project: Project, taken_down: dict[str, Any]) -> None:
     rule = {"doc_ids": taken_down["rule"]["doc_ids"]}
     assert project.run("run", "unstated", exclude=[rule]).exit == 0
@@ -154,6 +159,7 @@ def test_ids_take_every_copy_down(project: Project) -> None:
     name = next(row["id"] for row in project.mix("first").rows if row["text"] == text)
     assert project.run("run", "by_id", exclude=[{"ids": [name], "reason": "court order"}]).exit == 0
     mix = project.mix("by_id")
+    assert not [note for note in mix.manifest["notes"] if note.startswith("exclude")]
     assert name not in {row["id"] for row in mix.rows}
     gone = {row["doc_id"] for row in mix.dropped.values() if row["reason"] == "court order"}
     assert gone == {copy.of_id, copy.id}
