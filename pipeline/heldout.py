@@ -43,7 +43,7 @@ def refuse_shared(
     shared = list(_shared(inputs, reference, digest or (lambda key: None)))
     if not shared:
         return
-    told = [f"{held_out.name!r} is {how} as {mine.source}/{mine.name}" for mine, held_out, how in shared]
+    told = [f"{held_out.name!r} {how} as {mine.source}/{mine.name}" for mine, held_out, how in shared]
     more = f"; and {len(told) - _TOLD:,} more" if told[_TOLD:] else ""
     raise GuardTripped(
         LEAK,
@@ -62,9 +62,9 @@ def _shared(
     by_digest = {found: shard for shard in reference if (found := digest(shard.key))}
     for shard in inputs:
         if _real(shard.path) in by_path:
-            yield shard, by_path[_real(shard.path)], "the same file"
+            yield shard, by_path[_real(shard.path)], "is the same file"
         elif (same := by_digest.get(digest(shard.key) or "")) is not None:
-            yield shard, same, "the same bytes"
+            yield shard, same, "has the same bytes"
 
 
 def _real(path: str) -> str:
