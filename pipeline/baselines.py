@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +34,7 @@ _ALARMS = {measure.name: measure.alarm for measure in MEASURES}
 _NO_LANGUAGE = "(not stated)"
 
 
-def prepare_baseline(facts: Facts, reference: Facts, path: str) -> Baseline:
+def prepare_baseline(facts: Facts, reference: Facts, sources: Collection[str], path: str) -> Baseline:
     """Write what workers need of the reference; nothing where there is none."""
     if not reference.shards:
         return Baseline()
@@ -42,7 +42,7 @@ def prepare_baseline(facts: Facts, reference: Facts, path: str) -> Baseline:
     for shard in reference.shards:
         for language in _accumulators(shard):
             by_language[language].append(shard)
-    held_out = HeldOut({language: _reference(language, shards) for language, shards in sorted(by_language.items())})
+    held_out = HeldOut({name: _reference(name, shards, sources) for name, shards in sorted(by_language.items())})
     files.write_bytes(path, held_out.to_bytes())
     return Baseline(path, _mixture_of(facts))
 
@@ -59,18 +59,18 @@ def _accumulators(shard: ReadShard) -> dict[str, Accumulator]:
     return found
 
 
-def _reference(language: str, shards: Sequence[ReadShard]) -> Reference:
+def _reference(language: str, shards: Sequence[ReadShard], sources: Collection[str]) -> Reference:
     def read() -> Iterator[tuple[str, str, Accumulator]]:
         for shard in shards:
-            yield shard.shard.name, domain_of(shard.shard.name), _accumulators(shard)[language]
+            yield shard.shard.name, domain_of(shard.shard.name, sources), _accumulators(shard)[language]
 
     return Reference.of(read, language_key(language))
 
 
-def domain_of(shard: str) -> str:
-    """The folder of a file of the reference, if it is in one: the name of the source it is the baseline of."""
+def domain_of(shard: str, sources: Collection[str]) -> str:
+    """The source that a file of the reference is the baseline of: the one whose name its folder has, if any."""
     folder, *below = PurePosixPath(shard).parts
-    return folder if below else ""
+    return folder if below and folder in sources else ""
 
 
 def _mixture_of(facts: Facts) -> dict[str | None, int]:

@@ -170,7 +170,9 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
     builder = _builder(config, beam, quiet, build)
     with builder.working():
         indexed = builder.bring_up_to_date()
-        baseline = prepare_baseline(indexed.facts, indexed.reference, files.join(builder.scratch, "held-out"))
+        sources = [source.name for source in config.sources]
+        packed = files.join(builder.scratch, "held-out")
+        baseline = prepare_baseline(indexed.facts, indexed.reference, sources, packed)
         measured = _judge_inputs(config, builder, indexed, baseline)
         planned = make_plan(config, params, builder, indexed)
         digest = _mix_digest(config, indexed, planned, builder.tokenizer, parent)

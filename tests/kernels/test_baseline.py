@@ -254,9 +254,9 @@ def test_nothing_to_compare_with_is_said() -> None:
     draws = np.random.default_rng(16)
     text = texts_of(work(draws))
     few = Against(reference_of([work(draws) for _ in range(LEAST_WORKS - 1)]))
-    with pytest.raises(NoBaseline, match="the reference has 7 files of it, and a comparison needs 8"):
+    with pytest.raises(NoBaseline, match="the reference has 7 files of this language, and a comparison needs 8"):
         few.compare(text, None, 1)
-    with pytest.raises(NoBaseline, match="the reference has 0 files of it"):
+    with pytest.raises(NoBaseline, match="the reference has 0 files in press/"):
         few.compare(text, "press", 1)
     small = Against(reference_of([work(draws, LEAST_SIZE - 100) for _ in range(LEAST_WORKS)]))
     with pytest.raises(NoBaseline, match="files of the reference are too small"):
@@ -282,6 +282,19 @@ def test_false_discoveries_as_scipy_has_them(p: list[float]) -> None:
 # All languages
 
 
+def test_a_source_is_held_against_its_own_domain() -> None:
+    draws = np.random.default_rng(19)
+    domains = ["press"] * LEAST_WORKS + [""] * (LEAST_WORKS + 1) + ["law"]
+    parts = [(f"work-{number}", domain, accumulated(work(draws))) for number, domain in enumerate(domains)]
+    held_out = HeldOut({"": Reference.of(lambda: iter(parts), 0)})
+    total = accumulated(work(draws))
+    found = {source: held_out.standing(total, source, 1) for source in ("press", "law", "web", None)}
+    assert [found[source].get("works") for source in found] == [8, None, 9, 18]
+    assert found["law"]["none"] == "the reference has 1 file in law/, and a comparison needs 8"
+    undivided = [(name, "", part) for name, _, part in parts]
+    assert HeldOut({"": Reference.of(lambda: iter(undivided), 0)}).standing(total, "press", 1)["works"] == 18
+
+
 def test_held_out_text_as_bytes() -> None:
     draws = np.random.default_rng(18)
     references = {"en": reference_of([work(draws) for _ in range(9)]), "": reference_of([work(draws)])}
@@ -291,7 +304,9 @@ def test_held_out_text_as_bytes() -> None:
     total = accumulated(work(draws))
     assert again.metrics(total) == held_out.metrics(total) != []
     assert again.standing(total, "press", 1) == held_out.standing(total, "press", 1)
-    assert again.standing(total, None, 1)["none"] == "the reference has 1 file of it, and a comparison needs 8"
+    assert (
+        again.standing(total, None, 1)["none"] == "the reference has 1 file of this language, and a comparison needs 8"
+    )
     unknown = Accumulator.zero()
     words = scattered(list(range(2000)))
     key = np.full(1, language_key("xx"), np.uint64)

@@ -224,5 +224,6 @@ def test_what_differs_is_unlikely_and_large(found: list[tuple[float, bool]]) -> 
     assert judged.differing == [entry for entry in judged.found if entry["differs"]]
 
 
-def test_domains_are_folders() -> None:
-    assert [domain_of(name) for name in ("a.jsonl", "press/a.jsonl", "press/2020/a.jsonl")] == ["", "press", "press"]
+def test_domains_are_folders_of_the_name_of_a_source() -> None:
+    names = ("a.jsonl", "press/a.jsonl", "press/2020/a.jsonl", "2020/press/a.jsonl")
+    assert [domain_of(name, ["press", "web"]) for name in names] == ["", "press", "press", ""]

@@ -174,7 +174,8 @@ class Against:
         if size < LEAST_SIZE:
             raise NoBaseline(f"too small: {len(texts.words):,} words, and a comparison needs {LEAST_SIZE:,}")
         if len(mine) < LEAST_WORKS:
-            raise NoBaseline(f"the reference has {_files(len(mine))} of it, and a comparison needs {LEAST_WORKS}")
+            whose = {None: "of this language", "": "outside the folders of other sources"}.get(domain, f"in {domain}/")
+            raise NoBaseline(f"the reference has {_files(len(mine))} {whose}, and a comparison needs {LEAST_WORKS}")
         if len(fitting) < LEAST_WORKS:
             raise NoBaseline(
                 f"documents of the reference are too short: {_files(len(fitting))} with documents of about "

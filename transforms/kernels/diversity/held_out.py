@@ -32,7 +32,8 @@ class HeldOut:
     def __init__(self, references: Mapping[str, Reference]) -> None:
         self._references = dict(sorted(references.items()))
         self._against = {language_key(name): Against(reference) for name, reference in self._references.items()}
-        self._domains = {work.domain for reference in references.values() for work in reference.works}
+        works = [work for reference in references.values() for work in reference.works]
+        self._domains = {work.domain for work in works} - {""}
 
     def to_bytes(self) -> bytes:
         columns = [np.array([len(self._references)])]
@@ -70,19 +71,20 @@ class HeldOut:
     def standing(self, total: Accumulator, source: str | None, n_files: int) -> dict[str, Any]:
         """How a set stands among works of the reference, or why that cannot be said: under `none`.
 
-        `source` is the one that all its documents are of, whose folder of the reference is its domain if there is one;
-        `n_files` says of how many files the set is a mixture.
+        `source` is the one that all its documents are of. Where works are of domains, which have the names of sources,
+        those of this domain count, or for a source without one those without a domain. `n_files` says of how many files
+        the set is a mixture.
         """
         language, words = _main_language(total)
         all_words = sum(total.sample.words_by_language().values())
         told: dict[str, Any] = {"language": language, "of_words": rounded(words / all_words) if all_words else 0.0}
         if language not in self._against:
             return told | {"none": "language"}
-        domain = source if source in self._domains else None
+        domain = None if source is None or not self._domains else source if source in self._domains else ""
         try:
             found = self._against[language].compare(total.sample.texts(language), domain, n_files)
         except NoBaseline as error:
-            return told | {"none": str(error)} | ({"domain": domain} if domain else {})
+            return told | {"none": str(error)}
         return told | _told(found)
 
 
