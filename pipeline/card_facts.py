@@ -9,11 +9,19 @@ from typing import Any
 from pipeline.manifest import decimal
 from transforms.kernels.schemas import Provenance
 
-__all__ = ["has_synthetic", "languages", "mix_name", "share_of"]
+__all__ = ["counter", "has_synthetic", "languages", "mix_name", "share_of"]
 
 
 def mix_name(manifest: Mapping[str, Any]) -> str:
     return f"anchormix-{manifest['logical_digest'][:12]}"
+
+
+def counter(manifest: Mapping[str, Any]) -> str:
+    """What counted tokens."""
+    tokens = manifest["tokens"]
+    if "file" in tokens:
+        return f"the tokenizer {tokens['file']} with sha256 {tokens.get('sha256')}"
+    return f"the column {tokens['column']}" if "column" in tokens else str(tokens.get("counter"))
 
 
 def share_of(manifest: Mapping[str, Any], provenance: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.card_facts import has_synthetic, languages, mix_name, share_of
+from pipeline.card_facts import counter, has_synthetic, languages, mix_name, share_of
 from pipeline.croissant import croissant
 from pipeline.eu_summary import eu_summary
 from pipeline.licenses import declared, hub_ids
@@ -100,8 +100,8 @@ def dataset_card(manifest: Mapping[str, Any]) -> str:
         f"# {mix_name(manifest)}",
         "",
         f"A training mix of {totals['documents']:,} documents ({totals['tokens']:,} tokens, {totals['bytes']:,} bytes "
-        "of text), deduplicated and tagged with the provenance of every document. "
-        f"Shares are of {manifest['measure']}.",
+        "of text), deduplicated and tagged with the provenance of every document. Tokens are counted by "
+        f"{cell(counter(manifest))}; shares are of {manifest['measure']}.",
         "",
         "## Rules it holds",
         "",

@@ -36,7 +36,7 @@ from pipeline.outcome import Outcome
 from pipeline.parent import load_parent
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
-from pipeline.tokens import load_tokenizer
+from pipeline.tokens import load_tokenizer, told_tokens
 from pipeline.weights import learned_weights
 from transforms import files
 from transforms.kernels.artefacts import artefact_bits
@@ -76,7 +76,7 @@ def check_config(config: Config) -> Outcome:
     parent = load_parent(config)
     learned_weights(config)
     detectors = load_detectors(config)
-    load_tokenizer(config)
+    tokens = told_tokens(config, load_tokenizer(config))
     shards = find_shards(config)
     try:
         custody = load_custody(config)
@@ -101,6 +101,7 @@ def check_config(config: Config) -> Outcome:
     bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
+    lines += [f"tokens: {', '.join(f'{name} {value}' for name, value in tokens.items())}"]
     lines += [*compared_lines, *(f"warning: {warning}" for warning in custody.warnings)]
     if parent is not None:
         totals = parent.claimed.fields["totals"]
@@ -115,6 +116,7 @@ def check_config(config: Config) -> Outcome:
             "sources": looks,
             "floor_bound": bound,
             "bands": bands,
+            "tokens": dict(tokens),
             "parent": parent and parent.identity,
             **compared,
         },

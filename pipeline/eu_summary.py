@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.card_facts import counter
 from pipeline.licenses import declared
 from pipeline.manifest import decimal
 from pipeline.markdown import cell, table
@@ -26,8 +27,6 @@ _MOST_LANGUAGES = 24
 def eu_summary(manifest: Mapping[str, Any], heading: str = "##") -> str:
     """Markdown, in the template's order; `heading` is how deep its title stands."""
     totals = manifest["totals"]
-    tokens = manifest["tokens"]
-    counter = tokens.get("counter") or tokens.get("file") or f"column {tokens.get('column')}"
     lines = [
         f"{heading} Training-data summary (EU AI Act, Article 53(1)(d))",
         "",
@@ -38,7 +37,7 @@ def eu_summary(manifest: Mapping[str, Any], heading: str = "##") -> str:
         "",
         f"- Provider, model, date of placing on the market: {_PROVIDER}",
         "- Modality: text",
-        f"- Size: {totals['tokens']:,} tokens (counted by {cell(counter)}), {totals['bytes']:,} bytes, "
+        f"- Size: {totals['tokens']:,} tokens (counted by {cell(counter(manifest))}), {totals['bytes']:,} bytes, "
         f"{totals['documents']:,} documents",
         f"- Languages, as the sources declare them (documents): {_languages(manifest)}",
         f"- Licenses, as the sources declare them (documents): {_licenses(manifest)}",

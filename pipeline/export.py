@@ -87,7 +87,8 @@ def export(out: Path, form: str, destination: str) -> Outcome:
         (folder / "README.md").write_text(_readme(manifest, writer), encoding="utf-8")
         publish(folder, str(dest), "DEST")
     totals = {"shards": len(shards), "rows": sum(shard.rows for shard in shards)}
-    text = f"{dest}: {totals['rows']:,} rows in {totals['shards']:,} shards for {writer.name}, in the order of {out}."
+    several = "1 shard" if len(shards) == 1 else f"{len(shards):,} shards"
+    text = f"{dest}: {totals['rows']:,} rows in {several} for {writer.name}, in the order of {out}."
     return Outcome(
         text,
         output=str(dest),

@@ -258,13 +258,11 @@ def _require_sources(asked: Sequence[RuleClaim], claimed: Claimed | None, table:
 def _require_tokenizer(claimed: Claimed | None, tokenizer: TokenizerFile | None) -> None:
     if claimed is None or tokenizer is None or tokenizer.digest == claimed.tokenizer:
         return
-    expected = (
-        f"the file with sha256 {claimed.tokenizer}" if claimed.tokenizer else "no tokenizer: leave the option out"
-    )
+    advice = f"name the file with sha256 {claimed.tokenizer}" if claimed.tokenizer else "leave the option out"
     raise UsageError(
         "other_tokenizer",
         f"--tokenizer {tokenizer.name}: its sha256 is {tokenizer.digest}, but the tokens of this mix were counted by "
-        f"{claimed.counted_by}; valid is {expected}",
+        f"{claimed.counted_by}; {advice}",
         sha256=tokenizer.digest,
         expected=claimed.tokenizer,
     )

@@ -93,10 +93,15 @@ def counted(tmp_path_factory: pytest.TempPathFactory, large: bytes) -> tuple[Pat
 
 
 def test_a_mix_is_counted_by_the_tokenizer_and_says_which(counted: tuple[Path, PublishedMix], large: bytes) -> None:
-    _, mix = counted
+    config, mix = counted
     assert [row["n_tokens"] for row in mix.rows] == [plainly(large, row["text"]) for row in mix.rows]
     assert mix.manifest["tokens"] == {"file": "tokenizer.json", "sha256": hashlib.sha256(large).hexdigest()}
     assert mix.manifest["totals"]["tokens"] == sum(row["n_tokens"] for row in mix.rows)
+    told = anchormix("check", config)
+    assert told.line["tokens"] == mix.manifest["tokens"]
+    assert f"counted by the tokenizer tokenizer.json with sha256 {hashlib.sha256(large).hexdigest()}" in (
+        mix.folder / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_verify_counts_again_where_the_file_is_at_hand(counted: tuple[Path, PublishedMix], small: bytes) -> None:
