@@ -7,7 +7,7 @@ decided here, over all of a kind, since each has its own chance of being off by 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import settings
 from pipeline.catalog import REFERENCE
+from pipeline.comparison import printable
 from pipeline.config import Config
 from pipeline.layers import Facts, ReadShard
 from pipeline.vanished import spelled
@@ -26,12 +27,14 @@ from transforms.kernels.diversity.held_out import HeldOut
 from transforms.kernels.diversity.reference import Reference
 from transforms.sidecars import SplitDiversity, diversity_path
 
-__all__ = ["BASELINE", "Judged", "judge_baselines", "prepare_baseline", "write_baseline"]
+__all__ = ["BASELINE", "Judged", "judge_baselines", "prepare_baseline", "summary_of", "write_baseline"]
 
 BASELINE = "baseline.json"
 _MOST_NAMED = 20
+_MOST_LANGUAGES = 5
 _ALARMS = {measure.name: measure.alarm for measure in MEASURES}
 _NO_LANGUAGE = "(not stated)"
+_LONGEST = 40
 
 
 def prepare_baseline(facts: Facts, reference: Facts, sources: Collection[str], path: str) -> Baseline:
@@ -105,7 +108,8 @@ def judge_baselines(reports: Sequence[bytes]) -> Judged:
             language = names.get(told["language"])
             entry = {"scope": row["scope"], "name": row["name"], **told, "language": language}
             if told.get("none") == "language":
-                entry["none"] = f"no held-out text of language {language or _NO_LANGUAGE}"
+                entry["no_language"] = printable(language[:_LONGEST]) if language else _NO_LANGUAGE
+                entry["none"] = f"no held-out text of language {entry['no_language']}"
             kinds[row["scope"]].append(entry)
     verdicts: dict[tuple[str, str], list[list[Any]]] = {}
     for entries in kinds.values():
@@ -169,13 +173,18 @@ def write_baseline(folder: Path, config: Config, reference: Facts, judged: Judge
     (folder / BASELINE).write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    return _summary(found)
+    return summary_of(found)
 
 
-def _summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By scope: how many were compared, what differs, and why what has no baseline has none."""
     scopes: dict[str, dict[str, Any]] = {}
+    missing: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in found:
         of = scopes.setdefault(entry["scope"], {"compared": 0, "differing": 0, "no_baseline": {}, "differ": []})
+        if "no_language" in entry:
+            missing[entry["scope"]][entry["no_language"]] += 1
+            continue
         if "none" in entry:
             of["no_baseline"][entry["none"]] = of["no_baseline"].get(entry["none"], 0) + 1
             continue
@@ -189,6 +198,10 @@ def _summary(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     "alarm": _ALARMS[entry["driver"]],
                 }
             )
-    for of in scopes.values():
+    for scope, of in scopes.items():
+        if languages := missing.get(scope):
+            named = ", ".join(sorted(languages)[:_MOST_LANGUAGES])
+            more = f" and {len(languages) - _MOST_LANGUAGES:,} more" if len(languages) > _MOST_LANGUAGES else ""
+            of["no_baseline"][f"no held-out text of language {named}{more}"] = languages.total()
         of["differ"] = sorted(of["differ"], key=lambda entry: (entry["q"], entry["p"], entry["name"]))[:_MOST_NAMED]
     return scopes

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from runs import PublishedMix, anchormix
 from scipy.stats import false_discovery_control
 
-from pipeline.baselines import domain_of, judge_baselines
+from pipeline.baselines import domain_of, judge_baselines, summary_of
 from pipeline.cli import main
 from pipeline.report_baseline import baseline_lines
 from pipeline.samples import write_rows
 from transforms.kernels import metric_names
+from transforms.kernels.diversity import language_key
 from transforms.kernels.diversity.baseline import MEASURES
 from transforms.kernels.diversity.reference import RARE_BANDS, band_name
 
@@ -127,7 +128,10 @@ def test_metrics_against_the_reference_are_measured_where_there_is_one(told: Any
 
 def test_what_has_no_baseline_is_said(told: Any) -> None:
     summary = told.line["baseline"]
-    reasons = {"no held-out text of language fr": 1, "too small: 4 words, and a comparison needs 1,024": 1}
+    reasons = {
+        "no held-out text of language fr": 1,
+        "fewer than 1,024 words, which is the least that is compared": 1,
+    }
     assert summary["input_shard"]["no_baseline"] == reasons
     lines = list(baseline_lines(summary))
     first = lines[0]
@@ -136,6 +140,22 @@ def test_what_has_no_baseline_is_said(told: Any) -> None:
     assert "no baseline for 1 of the input shards: no held-out text of language fr" in lines
     for word in ("collapse", "synthetic"):
         assert not any(word in line for line in lines)
+
+
+def test_many_reasons_and_odd_languages_do_not_flood_or_drive_a_terminal() -> None:
+    names = [f"\x1b[31m{number}" for number in range(30)]
+    told = [{"language": language_key(name), "of_words": 1.0, "none": "language"} for name in names]
+    shards = [
+        {"scope": "input_shard", "name": f"s{n:02d}", "values": [], "baseline": one} for n, one in enumerate(told)
+    ]
+    languages = [{"scope": "language", "name": name, "values": []} for name in names]
+    judged = judge_baselines([json.dumps(row).encode() for row in (*shards, *languages)])
+    assert judged.found[0]["none"] == "no held-out text of language \\x1b[31m0"
+    lines = list(baseline_lines(summary_of(judged.found)))
+    assert len(lines) == 1
+    assert lines[0].startswith("no baseline for 30 of the input shards: no held-out text of language \\x1b[31m0, ")
+    assert lines[0].endswith(" and 25 more")
+    assert lines[0].isprintable()
 
 
 def test_the_page_shows_what_vanished(told: Any, project: Path) -> None:

@@ -62,6 +62,7 @@ _MOST_EXAMPLES = 12
 _SIMULATED = (1 << 16) - 1
 _SCORED = 8
 _STILL = 1e-12
+_RIDGE = 1e-6
 _LEVELS = (0.9, 0.95, 0.99)
 _LEAST_BEYOND = 0.8
 
@@ -172,14 +173,13 @@ class Against:
         fitting = [n for n in mine if self.reference.usual_lengths[n] * MOST_LONGER >= length]
         size = largest_size(len(texts.words), self.most_size)
         if size < LEAST_SIZE:
-            raise NoBaseline(f"too small: {len(texts.words):,} words, and a comparison needs {LEAST_SIZE:,}")
+            raise NoBaseline(f"fewer than {LEAST_SIZE:,} words, which is the least that is compared")
         if len(mine) < LEAST_WORKS:
             whose = {None: "of this language", "": "outside the folders of other sources"}.get(domain, f"in {domain}/")
             raise NoBaseline(f"the reference has {_files(len(mine))} {whose}, and a comparison needs {LEAST_WORKS}")
         if len(fitting) < LEAST_WORKS:
             raise NoBaseline(
-                f"documents of the reference are too short: {_files(len(fitting))} with documents of about "
-                f"{length:,.0f} words, and a comparison needs {LEAST_WORKS}"
+                f"fewer than {LEAST_WORKS} files of the reference have documents at least a quarter as long"
             )
         while size >= LEAST_SIZE:
             large = {n: len(self.reference.works[n].texts.words) for n in fitting}
@@ -246,11 +246,10 @@ class Null:
         self._varies = spread > _STILL
         spread = np.where(self._varies, spread, 1.0)
         self._mean = np.concatenate(rounds).mean(axis=0)
-        correlation = covariance / np.outer(spread, spread)
+        correlation = covariance / np.outer(spread, spread) * (1 - _RIDGE)  # measures may say the same
         np.fill_diagonal(correlation, 1.0)
-        roots, vectors = np.linalg.eigh(correlation)
-        together = vectors * np.sqrt(np.maximum(roots, 0.0))
-        normal = draws.standard_normal((_SIMULATED, len(MEASURES))) @ together.T
+        # Unlike eigenvectors, whose signs are up to the library, this root is the same on every machine.
+        normal = draws.standard_normal((_SIMULATED, len(MEASURES))) @ np.linalg.cholesky(correlation).T
         by = np.sqrt(draws.chisquare(self._freedom, _SIMULATED) / self._freedom)
         self._greatest = np.sort((normal / by[:, None])[:, self._varies].max(axis=1, initial=0.0))
         strayed = np.concatenate([_against_the_others(values[:, self._varies]) for values in rounds])
