@@ -160,7 +160,10 @@ class Levels:
         )
         padded = sparse.vstack([sparse.csr_array(np.pad(rows, ((0, 0), (0, 1)))), level_rows], format="csr")
         objective = np.append(np.zeros(count), 1.0)
-        return self._solve(objective, padded, np.concatenate([bounds, least[rising]]), least)
+        # The rows of rising classes are all that holds them up: a bound beside them could take over their price.
+        lower = least.copy()
+        lower[rising] = -1.0
+        return self._solve(objective, padded, np.concatenate([bounds, least[rising]]), lower)
 
     def _solve(self, objective: Floats, rows: Any, bounds: Floats, least: Floats | None = None) -> Optimum | None:
         # SciPy takes a third of a second to import, and settings are read far more often than mixes are planned.

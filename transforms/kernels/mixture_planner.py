@@ -93,6 +93,11 @@ class _Planner:
         self.demand = demand(supply.rules_of, supply.capacity, params, given_up)
         self.active = [ruling.held & _from_the_start(ruling) for ruling in self.demand.rulings]
         self.limits: I64 | None = None
+        # No group can hold more than it would beside all that there is: a bound that costs no mix its largest size.
+        most = np.where(self.demand.allowed, supply.capacity, 0)
+        fresh = self._fresh(most)
+        if sum(map(len, fresh)) > MOST_ACTIVE:
+            self._limit(fresh, most)
         self._look()
 
     def _look(self) -> None:
@@ -146,21 +151,30 @@ class _Planner:
 
     def _hold_more(self, taken: I64) -> bool:
         """Take account of the groups that this mix breaks; False where it breaks none."""
-        broken = [ruling.broken(taken) for ruling in self.demand.rulings]
-        fresh = [groups[~active[groups]] for groups, active in zip(broken, self.active, strict=True)]
+        fresh = self._fresh(taken)
         if not any(map(len, fresh)):
             return False
-        if sum(int(active.sum()) for active in self.active) + sum(map(len, fresh)) <= MOST_ACTIVE:
+        together = sum(int(active.sum()) for active in self.active) + sum(map(len, fresh))
+        if self.limits is None and together <= MOST_ACTIVE:
             for active, groups in zip(self.active, fresh, strict=True):
                 active[groups] = True
-            return True
+        else:
+            self._limit(fresh, taken)
+        return True
+
+    def _fresh(self, taken: I64) -> list[I64]:
+        """Per rule the groups that break it and are not solved for yet."""
+        broken = [ruling.broken(taken) for ruling in self.demand.rulings]
+        return [groups[~active[groups]] for groups, active in zip(broken, self.active, strict=True)]
+
+    def _limit(self, fresh: Sequence[I64], taken: I64) -> None:
+        """Let these groups give less of what they have too much of, all else as taken."""
         limits = self.supply.steps if self.limits is None else self.limits
         for ruling, groups in zip(self.demand.rulings, fresh, strict=True):
             if len(groups):
                 of, most = _too_much(ruling, groups, taken)
                 limits = np.minimum(limits, cut(self.supply, of, ruling.group, most, limits))
         self.limits = limits
-        return True
 
     def _choose(self) -> tuple[_Choice, tuple[str, ...]]:
         """The best choice, with slack above the floor if that costs no feasibility, and what to tell about it."""
