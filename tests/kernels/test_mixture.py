@@ -171,7 +171,7 @@ def largest_by_exhaustion(strata: Sequence[Stratum], cells: Cells, params: Mixtu
     return best
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(tiny_problems())
 def test_a_tiny_mix_holds_every_rule_and_exists_whenever_exhaustion_finds_one(problem):
     strata, cells, params = problem

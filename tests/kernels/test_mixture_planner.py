@@ -70,7 +70,7 @@ def nested_problems(draw: st.DrawFn) -> tuple[list[Stratum], Cells, MixtureParam
     return strata, cells_of(tokens), params
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(nested_problems(), st.one_of(st.none(), st.integers(1, 99)), st.booleans())
 def test_nested_rules_are_solved_as_linear_programs_solve_them(problem: Any, percent: int | None, first: bool) -> None:
     strata, cells, params = problem
@@ -177,7 +177,7 @@ def many_groups(draw: st.DrawFn) -> tuple[list[Stratum], Cells, MixtureParams]:
     return strata, cells_of(tokens), params
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(many_groups(), st.sampled_from([(64, 200), (0, 200), (0, 3), (0, 0)]))
 def test_rules_of_many_groups_hold_however_few_are_solved_together(problem: Any, limits: tuple[int, int]) -> None:
     strata, cells, params = problem
@@ -194,7 +194,7 @@ def test_rules_of_many_groups_hold_however_few_are_solved_together(problem: Any,
     assert plan.size > 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(many_groups(), st.sampled_from(SHARES), st.one_of(st.none(), st.integers(100, 5000)))
 def test_any_two_mixes_of_one_index_take_prefixes_of_one_ranking(
     problem: Any, share: Fraction, size: int | None
