@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from pipeline.config_sources import METHODS
 from pipeline.errors import BadInput, UsageError
+from pipeline.object_stores import input_error
 from transforms import files as storage
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.schemas import DIGEST_BYTES
@@ -301,7 +302,7 @@ def attest(
         if line is not None and (problem := unsafe_line(line)):
             raise UsageError("bad_text", f"{option} {line!r} {problem}", option=option)
     load_private_key(key_path)  # before hours of reading
-    manifest = Path(output)
+    place, name = _split(os.fspath(output))
     paths = _resolve(files)
     names = _names(paths)
     attested = [_read(path, column, read_texts or _read_texts) for path in paths]
@@ -313,7 +314,8 @@ def attest(
             "name the column that holds the text with --column",
             column=column,
         )
-    folder = f"{manifest.stem}.leaves"
+    stem = PurePosixPath(name).stem
+    folder = f"{stem}.leaves"
     leaf_lists = {digest: f"{folder}/{digest}.leaves" for digest in by_digest}
     predicate: dict[str, Any] = {
         "method": method,
@@ -341,14 +343,14 @@ def attest(
     }
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     content = json.dumps(sign_envelope(payload, key_path), sort_keys=True, indent=2).encode() + b"\n"
-    replaced = _leaf_lists_of(manifest)
+    replaced = _leaf_lists_of(place + name, stem)
     for digest, entry in by_digest.items():
-        storage.write_bytes(str(manifest.parent / leaf_lists[digest]), entry.leaves)
-    storage.write_bytes(str(manifest), content)
-    for name in replaced - set(leaf_lists.values()):
-        (manifest.parent / name).unlink(missing_ok=True)
+        storage.write_bytes(place + leaf_lists[digest], entry.leaves)
+    storage.write_bytes(place + name, content)
+    for unused in replaced - set(leaf_lists.values()):
+        storage.remove(place + unused)
     return {
-        "manifest": str(manifest),
+        "manifest": place + name,
         "manifest_digest": hashlib.sha256(content).hexdigest(),
         "payload_digest": hashlib.sha256(payload).hexdigest(),
         "subjects": len(by_digest),
@@ -366,51 +368,62 @@ def _day(option: str, value: str | None) -> date | None:
         ) from None
 
 
-def _resolve(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files behind paths and globs, each once, by their real paths."""
-    found: set[Path] = set()
+def _split(path: str) -> tuple[str, str]:
+    """A path as its folder, up to and with the last slash, and its name."""
+    cut = path.rfind("/") + 1
+    return path[:cut], path[cut:]
+
+
+def _resolve(patterns: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The files behind paths and globs, each once; local ones by their real paths."""
+    found: set[str] = set()
     for pattern in [os.fspath(pattern) for pattern in patterns]:
-        if not storage.is_local(pattern):
-            raise UsageError(
-                "not_local", f"{pattern}: attest reads local files; sign where the files are kept", path=pattern
-            )
-        matches = [pattern] if os.path.isfile(pattern) else [info.path for info in storage.list_files(pattern)]
+        matches = [pattern] if os.path.isfile(pattern) else _matches(pattern)
         if not matches:
             problem = "is a folder; name files, as in DIR/*.parquet" if os.path.isdir(pattern) else "matches no file"
             raise UsageError("no_files", f"{pattern} {problem}", path=pattern)
-        found.update(Path(match).resolve() for match in matches)
+        found.update(str(Path(match).resolve()) if storage.is_local(match) else match for match in matches)
     if not found:
         raise UsageError("no_files", "attest needs at least one file to vouch for")
     return sorted(found)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    above = Path(os.path.commonpath([path.parent for path in paths]))
-    names = [PurePosixPath(path.relative_to(above)).as_posix() for path in paths]
+def _matches(pattern: str) -> list[str]:
+    try:
+        return [info.path for info in storage.list_files(pattern)]
+    except storage.StoreError as error:
+        raise input_error(error, "FILES", pattern) from None
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Paths below what all of them have in common."""
+    folders = [_split(path)[0].split("/")[:-1] for path in paths]
+    shared = [len(set(level)) == 1 for level in zip(*folders, strict=False)]
+    above = [*shared, False].index(False)
+    names = ["/".join(path.split("/")[above:]) for path in paths]
     for name in names:
         if problem := unsafe_name(name):
             raise UsageError("bad_name", f"{name!r} {problem}; rename the file", name=name)
     return names
 
 
-def _read(path: Path, column: str, read_texts: ReadTexts) -> _Attested:
-    before = path.stat()
-    digest = storage.file_digest(str(path))
+def _read(path: str, column: str, read_texts: ReadTexts) -> _Attested:
+    before = storage.file_info(path)
+    digest = storage.file_digest(path)
     digests = []
     rows = 0
-    for text in read_texts(str(path), column):
+    for text in read_texts(path, column):
         present = text.drop_null()
         rows += len(text)
         digests.append(text_digests(present))
     leaves = np.concatenate(digests) if digests else np.empty((0, DIGEST_BYTES), np.uint8)
     words = leaves.view(">u8")
     ordered = leaves[np.lexsort(words.T[::-1])]
-    after = path.stat()
-    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    changed = storage.file_info(path) != before
     # Size and time can be set back; what is signed as the bytes of these documents must be the bytes they came from.
-    if changed or storage.file_digest(str(path)) != digest:
+    if changed or storage.file_digest(path) != digest:
         raise BadInput(
-            "file_changed", f"{path} changed while it was read; attest it when nothing writes to it", path=str(path)
+            "file_changed", f"{path} changed while it was read; attest it when nothing writes to it", path=path
         )
     return _Attested(digest, ordered.tobytes(), rows - len(ordered))
 
@@ -443,12 +456,12 @@ def _refuse_parts(path: str) -> Callable[[Any], None]:
     return look
 
 
-def _leaf_lists_of(manifest: Path) -> set[str]:
+def _leaf_lists_of(manifest: str, stem: str) -> set[str]:
     """The leaf lists of the manifest that is about to be replaced; none if there is none, or it is no manifest."""
     try:
-        statement = parse_json(parse_envelope(manifest.read_bytes()).payload)
+        statement = parse_json(parse_envelope(storage.read_bytes(manifest)).payload)
         names = {entry["file"] for entry in statement["predicate"]["leaves"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
-    own = re.compile(re.escape(f"{manifest.stem}.leaves/") + r"[0-9a-f]{64}\.leaves")
+    own = re.compile(re.escape(f"{stem}.leaves/") + r"[0-9a-f]{64}\.leaves")
     return {name for name in names if isinstance(name, str) and own.fullmatch(name)}

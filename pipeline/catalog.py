@@ -13,7 +13,9 @@ from typing import Any
 from pipeline.config import Config, Source
 from pipeline.environment import whole_number
 from pipeline.errors import UsageError
+from pipeline.object_stores import input_error
 from transforms import files
+from transforms.files import StoreError
 from transforms.kernels.artefacts import RECOGNISERS_VERSION
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.records import UnreadableFile, detect_format, row_groups
@@ -133,7 +135,10 @@ def _source_shards(config: Config, source: Source, content: str = "") -> list[Sh
     settings = json.dumps(config.facts_settings(source), sort_keys=True) + content
     found: dict[str, tuple[str, files.FileInfo]] = {}
     for pattern in source.files:
-        matches = files.list_files(pattern)
+        try:
+            matches = files.list_files(pattern)
+        except StoreError as error:
+            raise input_error(error, key_of(source.name), pattern) from None
         if not matches and not source.optional:
             raise UsageError(
                 "no_files",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -10,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -86,22 +88,20 @@ def command(
         @click.option("--json", "as_json", is_flag=True, help="Print exactly one line of JSON on stdout.")
         @wraps(body)
         def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            copies = click.get_current_context().with_resource(contextlib.ExitStack())
             try:
-                outcome = body(*args, **kwargs)
+                outcome = body(*args, **{name: _here(value, copies) for name, value in kwargs.items()})
             except AnchormixError as error:
                 _tell_error(label, error, as_json)
                 sys.exit(error.exit_code)
             except KeyboardInterrupt:
                 _tell_error(label, _INTERRUPTED, as_json)
                 sys.exit(_INTERRUPTED.exit_code)
-            except OSError as error:
-                where = f": {error.filename}" if error.filename else ""
-                told = AnchormixError("os_error", f"{error.strerror or error}{where}", errno=error.errno)
-                _tell_error(label, told, as_json)
-                sys.exit(told.exit_code)
-            except Exception as error:  # a defect: programs get their line, people the traceback
-                traceback.print_exc()
-                told = AnchormixError("internal_error", f"{type(error).__name__}: {error}. Please report this.")
+            except Exception as error:
+                told = _of_system(error)
+                if told is None:  # a defect: programs get their line, people the traceback
+                    traceback.print_exc()
+                    told = AnchormixError("internal_error", f"{type(error).__name__}: {error}. Please report this.")
                 _tell_error(label, told, as_json)
                 sys.exit(told.exit_code)
             if as_json:
@@ -115,7 +115,7 @@ def command(
                     **outcome.details,
                 )
             elif outcome.text:
-                click.echo(outcome.text)
+                click.echo(_in_words(outcome.text))
             sys.exit(outcome.exit)
 
         return of.command(own, **settings)(run)
@@ -123,12 +123,58 @@ def command(
     return decorate
 
 
+class _MixPath(click.Path):
+    """A published mix: a folder, or a URL, of which commands get a copy for as long as they look at it."""
+
+    def __init__(self, leave_out: tuple[str, ...] = ()) -> None:
+        super().__init__(path_type=Path)
+        self.leave_out = leave_out
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            return _Elsewhere(str(value), self.leave_out)
+        return super().convert(value, param, ctx)
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    url: str
+    leave_out: tuple[str, ...]
+
+
+def _here(value: Any, copies: contextlib.ExitStack) -> Any:
+    if not isinstance(value, _Elsewhere):
+        return value
+    from pipeline.object_stores import copied_here
+
+    return Path(copies.enter_context(copied_here(value.url, value.leave_out)))
+
+
+def _in_words(text: str) -> str:
+    """What is said of a copy is said of what it is a copy of."""
+    module = sys.modules.get("pipeline.object_stores")
+    return text if module is None else str(module.in_words(text))
+
+
+def _of_system(error: Exception) -> AnchormixError | None:
+    """What the operating system, or an object store, refused, and nobody had better words for."""
+    from pipeline.object_stores import store_failed
+    from transforms.files import StoreError
+
+    if isinstance(error, StoreError):
+        return store_failed(error)
+    if not isinstance(error, OSError):
+        return None
+    where = f": {error.filename}" if error.filename else ""
+    return AnchormixError("os_error", f"{error.strerror or error}{where}", errno=error.errno)
+
+
 def _tell_error(command: str | None, error: AnchormixError, as_json: bool) -> None:
     if as_json:
         _print_error(command, error)
     elif error.report:
-        click.echo(error.report)
-    click.echo(f"{' '.join(filter(None, ('anchormix', command)))}: {error.message}", err=True)
+        click.echo(_in_words(error.report))
+    click.echo(_in_words(f"{' '.join(filter(None, ('anchormix', command)))}: {error.message}"), err=True)
 
 
 def _print_error(command: str | None, error: AnchormixError) -> None:
@@ -137,7 +183,7 @@ def _print_error(command: str | None, error: AnchormixError) -> None:
 
 
 def _print_json(**fields: Any) -> None:
-    click.echo(json.dumps(fields, default=str, sort_keys=False))
+    click.echo(_in_words(json.dumps(fields, default=str, sort_keys=False)))
 
 
 CONFIG = click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
@@ -229,7 +275,7 @@ def mix(config: Path, overrides: tuple[str, ...], quiet: bool, beam: tuple[str, 
 
 
 @command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=_MixPath())
 @click.option(
     "--floor", "floors", multiple=True, metavar="OF=SHARE", help="A floor to hold, such as human_verified=1/2."
 )
@@ -254,21 +300,23 @@ def verify(
 
 
 @command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=_MixPath(leave_out=("data/", "fates/", "custody/")))
 @click.option("--eu-summary", is_flag=True, help="Print the training-data summary (EU AI Act) as Markdown instead.")
 def report(out: Path, eu_summary: bool) -> Outcome:
     """Write OUT/report.html again."""
+    from pipeline.object_stores import bring_back
     from pipeline.report import summary_for_the_eu, write_report
 
     if eu_summary:
         summary = summary_for_the_eu(out)
         return Outcome(summary.rstrip(), output=str(out), details={"eu_summary": summary})
     path = write_report(out)
+    bring_back(path)
     return Outcome(f"wrote {path}", output=str(path))
 
 
 @command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=_MixPath())
 @click.option("--id", "document", metavar="ID", help="Id of a document: 32 hex digits of its sha256.")
 @click.option("--doc-id", metavar="ID", help="The id that its source gave it.")
 def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
@@ -336,7 +384,7 @@ def keygen(name: Path) -> Outcome:
 @click.argument("files", nargs=-1, required=True)
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key, NAME.key.")
 @click.option("--method", required=True, help="How the text came into custody, such as licensed_source.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The manifest to write.")
+@click.option("--output", required=True, help="The manifest to write.")
 @click.option("--source", help="Bind the manifest to one source.")
 @click.option("--column", default="text", show_default=True, help="The column that holds the text.")
 @click.option("--valid-until", metavar="DAY", help="Last day of validity, such as 2027-01-01.")
@@ -346,7 +394,7 @@ def attest(
     files: tuple[str, ...],
     key: Path,
     method: str,
-    output: Path,
+    output: str,
     source: str | None,
     column: str,
     valid_until: str | None,
@@ -368,7 +416,7 @@ def attest(
         signed_at=signed_at,
     )
     text = f"{output}: {summary['documents']:,} documents in {summary['subjects']:,} files, signed as {method}."
-    return Outcome(text, output=str(output), totals=summary)
+    return Outcome(text, output=output, totals=summary)
 
 
 @command()

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["check_config", "refuse_later_keys"]
 
 
+_STORES = {"s3": "s3://bucket/key", "gs": "gs://bucket/key"}
+
+
 def refuse_later_keys(config: Config, at: At) -> None:
     """Places that a path can name and nothing is written to in this release."""
     for key, folder in (("output", config.output), ("index", config.index)):
-        if is_url(folder):
-            says = "not available yet: only folders of a local or mounted file system are written; inputs may be URLs"
+        scheme = folder.partition("://")[0].lower()
+        if is_url(folder) and scheme not in _STORES:
+            says = f"not available yet: written to are folders, {' and '.join(_STORES.values())}; inputs may be any URL"
             (at / key).fail("not_yet", says, folder)
 
 

@@ -37,6 +37,7 @@ from pipeline.manifest import (
     write_manifest,
 )
 from pipeline.mix_folder import MixFolder
+from pipeline.object_stores import connect
 from pipeline.origins import Made, custody_manifests
 from pipeline.outcome import Outcome
 from pipeline.parent import load_parent, succeeding, told_parent
@@ -151,7 +152,9 @@ def _survival(config: Config, indexed: Indexed, planned: Planned | None = None) 
 
 
 def _builder(config: Config, beam: Sequence[str], quiet: bool, build: bool) -> IndexBuilder:
-    return IndexBuilder(config, Index(config.index), make_runner(beam, make_progress(quiet)), build)
+    runner = make_runner(beam, make_progress(quiet))
+    connect(runner.arguments)
+    return IndexBuilder(config, Index(config.index), runner, build)
 
 
 def _index_totals(indexed: Indexed) -> dict[str, int]:
@@ -163,12 +166,12 @@ def _index_totals(indexed: Indexed) -> dict[str, int]:
 def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str], build: bool) -> Outcome:
     started = time.time()
     params = settings.mixture_params(config)
+    builder = _builder(config, beam, quiet, build)
     standing = publish.published(config.output)
     if standing is None:
         publish.check_place(config.output)
     parent = load_parent(config)
-    builder = _builder(config, beam, quiet, build)
-    with builder.working():
+    with publish.destination(config.output, standing is None) as publish_to, builder.working():
         indexed = builder.bring_up_to_date()
         sources = [source.name for source in config.sources]
         packed = files.join(builder.scratch, "held-out")
@@ -178,7 +181,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
         digest = _mix_digest(config, indexed, planned, builder.tokenizer, parent)
         if standing is not None:
             return _already_published(config, standing, digest, builder.rebuilt)
-        with publish.staging(config.output, builder.run_id) as folder:
+        with publish.staging(config.output, builder.run_id, scratch=builder.local_scratch) as folder:
             written = _write(config, builder, indexed, planned, digest, folder, measured, baseline)
             removed = near_duplicate_rates(indexed.fates.accounts)
             judged = judge_baselines([*measured, *written.diversity])
@@ -222,7 +225,8 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
                 raise verification_failed(config.output, verification)
             _write_run(folder, command, builder, indexed, parent, started)
             write_report(folder)
-            publish.publish(folder, config.output)
+            builder.index.check_lease()
+            publish_to(folder)
     text = verdict_table(manifest, verification, planned.plan.summary(), config.output)
     return Outcome(
         text,
@@ -280,6 +284,9 @@ def _write(
     """Write shards and fates; what is `measured` of the input already is not measured again."""
     from pipeline import graphs
 
+    # Workers that reach a store and not this disk stage there.
+    elsewhere = not files.is_local(config.output) and not files.is_local(builder.scratch)
+    staged = files.join(builder.scratch, "staged") if elsewhere else str(folder)
     report = files.join(builder.scratch, "mix.report")
     statistics = files.join(builder.scratch, "diversity.report")
     transform = WriteMix(
@@ -299,7 +306,7 @@ def _write(
             writers=writers_for(planned.plan.n_shards, planned.plan.totals.bytes),
         ),
         plan=planned.path,
-        staging=str(folder),
+        staging=staged,
         report=report,
         scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
     )
@@ -310,6 +317,8 @@ def _write(
     reports = [json.loads(part) for part in gathered(report)]
     builder.judge_unchanged(indexed.facts, reports)
     judge_layout(reports)
+    if elsewhere:
+        publish.fetch_staged(staged, folder, reports)
     return Written(publish.settle_names(folder, reports), gathered(statistics))
 
 

@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pipeline.errors import UsageError
+from pipeline.lease import Lease, Refused
+from pipeline.object_stores import place_error
 from transforms import files
+from transforms.files import StoreError
 
 _FORMAT = 1
 
@@ -35,6 +38,7 @@ class Index:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._lease: Lease | None = None  # on an object store
 
     def path(self, *names: str) -> str:
         return files.join(self.root, *names)
@@ -58,8 +62,7 @@ class Index:
         """Remove what attempts that died had begun to write; a worker that still writes it fails, and does no harm."""
         for path in (self.path("facts", key, name) for key, name, _ in self._files("facts", "*")):
             if path.endswith(files.TORN):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                files.remove(path)
 
     def layer(self, name: str, key: str) -> dict[str, Any] | None:
         """What a finished layer says of itself, or None if it has to be built."""
@@ -121,17 +124,20 @@ class Index:
     def _write(self, *names: Any, content: dict[str, Any] | None = None) -> None:
         if content is None:
             *names, content = names  # type: ignore[assignment]
+        self.check_lease()
         files.write_bytes(self.path(*names), json.dumps(content, sort_keys=True).encode())
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[None]:
         """Hold the index for one run.
 
-        The lock is the operating system's: it goes with the process that holds it, however that process dies, and
-        worker processes do not inherit it.
+        On a local index the lock is the operating system's: it goes with the process that holds it, however that
+        process dies, and worker processes do not inherit it. On an object store it is a `Lease`.
         """
         if not files.is_local(self.root):
-            yield
+            with self._store_lease() as self._lease:
+                yield
+            self._lease = None
             return
         with self._open_lease() as held:
             try:
@@ -139,16 +145,35 @@ class Index:
             except OSError:
                 held.seek(0)
                 holder = held.read().strip() or "another run"
-                raise UsageError(
-                    "index_locked",
-                    f"index: {self.root!r} is in use by {holder}. Wait for it to end, stop it, or give this config an "
-                    "`index` of its own.",
-                    holder=holder,
-                ) from None
+                raise self._locked(holder) from None
             held.truncate(0)
             held.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             held.flush()
             yield
+
+    @contextlib.contextmanager
+    def _store_lease(self) -> Iterator[Lease]:
+        with contextlib.ExitStack() as stack:
+            try:
+                lease = stack.enter_context(Lease(self.path("lease")).held())
+            except Refused as refused:
+                raise self._locked(str(refused)) from None
+            except StoreError as error:
+                raise place_error(error, "index", self.root) from None
+            yield lease
+
+    def check_lease(self) -> None:
+        """Raise where another run may have taken the index over, because this one was out of touch for too long."""
+        if self._lease is not None:
+            self._lease.check()
+
+    def _locked(self, holder: str) -> UsageError:
+        return UsageError(
+            "index_locked",
+            f"index: {self.root!r} is in use by {holder}. Wait for it to end, stop it, or give this config an `index` "
+            "of its own.",
+            holder=holder,
+        )
 
     def _open_lease(self) -> IO[str]:
         try:
@@ -163,8 +188,13 @@ class Index:
             ) from None
 
     def exists(self) -> bool:
-        """Whether there is a folder at all; where folders are only names there always is."""
-        return not files.is_local(self.root) or os.path.isdir(self.root)
+        """Whether there is a folder at all; on a store, whether anything lies below it."""
+        if files.is_local(self.root):
+            return os.path.isdir(self.root)
+        try:
+            return files.any_below(self.root)
+        except StoreError as error:
+            raise place_error(error, "index", self.root) from None
 
     def forget(self, keys: Collection[str]) -> None:
         """Drop what is known of these shards, so that the next run reads them.

@@ -31,6 +31,7 @@ from pipeline.exclusions import exclusion_warnings
 from pipeline.heldout import holding_warnings, judge_reference_shards
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
+from pipeline.object_stores import local_scratch, unreachable
 from pipeline.readings import judge_reading_of, label_warnings
 from pipeline.removal import Duplicates, Rounds, by_one_worker
 from pipeline.submit import Runner
@@ -201,7 +202,9 @@ class IndexBuilder:
         self.build = build
         self.most_edges = settings.removal_edges()
         self.run_id = uuid.uuid4().hex[:12]
-        self.scratch = index.path("scratch", self.run_id)
+        self._local_root, self._shared_root = _scratch_roots(index, runner)
+        self.local_scratch = files.join(self._local_root, self.run_id)
+        self.scratch = files.join(self._shared_root, self.run_id)
         self.rebuilt: list[str] = []
 
     @cached_property
@@ -218,12 +221,16 @@ class IndexBuilder:
         if not self.build and not self.index.exists():
             raise self._stale("facts", "there is no index in that folder")
         with self.index.lease():
-            files.remove_tree(self.index.path("scratch"))
+            self._clear_scratch()
             files.make_folder(self.scratch)
             try:
                 yield
             finally:
-                files.remove_tree(self.index.path("scratch"))
+                self._clear_scratch()
+
+    def _clear_scratch(self) -> None:
+        for root in {self._local_root, self._shared_root}:
+            files.remove_tree(root)
 
     def bring_up_to_date(self) -> Indexed:
         """All three layers, and the verdicts that belong to them, in the order that verdicts have."""
@@ -328,6 +335,8 @@ class IndexBuilder:
 
         Nothing else would: a file that changed within its size and modification time keeps its key.
         """
+        for report in sorted((r for r in reports if r["kind"] == "unreachable"), key=lambda r: str(r["path"])):
+            raise unreachable(report["problem"], f"{report['source']}/{report['shard']}", report["path"])
         changed = sorted({report["path"] for report in reports if report["kind"] == "changed"})
         if not changed:
             return
@@ -398,6 +407,8 @@ class IndexBuilder:
                     source=shard.source,
                     shard=shard.name,
                 )
+            if failed and failed.failure_code == "unreachable":
+                raise unreachable(failed.failure or "", catalog.key_of(shard.source), shard.path)
             if failed:
                 ranges[shard.key] = [SplitRange(None, 0, shard.size)]
                 of_shard[shard.key] = [self._bad_file(shard, sources[shard.source], failed.failure or "")]
@@ -583,6 +594,15 @@ class IndexBuilder:
         for name in ("fates", "removal", "ancestry"):
             files.remove_tree(files.join(self.scratch, name))
         return done
+
+
+def _scratch_roots(index: Index, runner: Runner) -> tuple[str, str]:
+    """Folders for what this machine alone writes and reads, and for what its workers do: where they are elsewhere and
+    the index lies on a store, they reach that store and not this disk."""
+    if files.is_local(index.root):
+        return index.path("scratch"), index.path("scratch")
+    here = local_scratch(index.root)
+    return here, here if runner.run_files else index.path("scratch")
 
 
 def _stands(entry: Mapping[str, Any] | None, found: Mapping[str, int]) -> bool:

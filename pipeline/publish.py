@@ -1,7 +1,7 @@
 """The output folder: staged beside its place, complete before it appears, and never touched again.
 
 A mix is written into a staging folder on the same file system and renamed into place; its `_SUCCESS` is written last.
-So a reader sees no mix, or a whole one.
+So a reader sees no mix, or a whole one. On an object store, which knows no rename, `publish_store` does it otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline import publish_store
 from pipeline.config import Config
 from pipeline.custody import Custody, signed_bytes
 from pipeline.errors import UsageError
 from pipeline.layers import Indexed, custody_verdicts
+from pipeline.object_stores import fetch
 from transforms import files
 
 SUCCESS = "_SUCCESS"
@@ -60,6 +62,8 @@ DIVERSITY_SCHEMA = pa.schema(
 
 def published(output: str) -> dict[str, Any] | None:
     """The manifest of what already stands at `output`; None where nothing stands there."""
+    if not files.is_local(output):
+        return publish_store.standing(output)
     folder = Path(output)
     with _writing(output):
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -78,6 +82,8 @@ def published(output: str) -> dict[str, Any] | None:
 
 def check_place(output: str) -> None:
     """Refuse, before any work is done, a place where no folder can be made; makes nothing itself."""
+    if not files.is_local(output):
+        return  # it was listed already, and is about to be claimed
     above = Path(output).absolute().parent
     with _writing(output):
         while not above.exists():
@@ -105,12 +111,27 @@ def _writing(output: str, key: str = "output") -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(
-    output: str, run_id: str, below: Sequence[str] = ("data", "fates", "custody"), key: str = "output"
+    output: str,
+    run_id: str,
+    below: Sequence[str] = ("data", "fates", "custody"),
+    key: str = "output",
+    scratch: str = "",
 ) -> Iterator[Path]:
-    """A folder beside `output` for one attempt; it is gone afterwards, unless `publish` moved it into place.
+    """A folder for one attempt, which is gone afterwards, unless `publish` moved it into place.
 
-    `below` are the folders that it begins with, `key` is what messages call `output`.
+    It lies beside a local `output`, or below `scratch` where a store has to be filled by uploads. `below` are the folders
+    that it begins with, `key` is what messages call `output`.
     """
+    if not files.is_local(output):
+        folder = Path(scratch) / "staging"
+        folder.mkdir(parents=True)
+        for name in below:
+            (folder / name).mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
     parent = Path(output).parent
     with _writing(output, key):
         parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +150,24 @@ def staging(
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def destination(output: str, is_free: bool) -> Iterator[Callable[[Path], None]]:
+    """What publishes a staged mix at `output`. Nothing keeps a second run away from a local folder until one of them is
+    renamed into place; on a store a place that is free is claimed from the beginning."""
+    if files.is_local(output) or not is_free:
+        yield lambda folder: publish(folder, output)
+        return
+    with publish_store.claimed(output) as claimed:
+        yield claimed.publish
+
+
+def fetch_staged(staged: str, folder: Path, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Bring here what workers staged where this machine's disk is not theirs."""
+    below = {"shard": "data", "fates": "fates"}
+    names = [f"{below[r['kind']]}/{r['staged']}" for r in reports if r["kind"] in below]
+    fetch([(files.join(staged, name), str(folder / name)) for name in names])
 
 
 @contextlib.contextmanager

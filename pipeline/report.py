@@ -29,6 +29,7 @@ from pipeline.manifest import MANIFEST, RuleClaim, decimal, named_rules
 from pipeline.report_baseline import BASELINE_STYLE, baseline_lines, baseline_section
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
+from transforms import files
 from transforms.kernels.schemas import Provenance
 
 __all__ = [
@@ -92,7 +93,7 @@ def verdict_table(
         console.line("Note: ", note)
     console.line("\nOutput: ", str(output))
     if passed:
-        console.line(f"Next:   anchormix verify {output}     open {Path(output) / 'report.html'}")
+        console.line(f"Next:   anchormix verify {output}     open {files.join(str(output), 'report.html')}")
     return console.text()
 
 

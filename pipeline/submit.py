@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pipeline.errors import AnchormixError, UsageError
+from pipeline.object_stores import refuse_secrets
 from pipeline.progress import Progress
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -176,6 +177,7 @@ def _pipeline_failed(stage: str, error: Exception, said: _BeamLog) -> AnchormixE
 def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
     """Complete and check the flags behind `--`; without a runner the local one is chosen, with all cores."""
     given = list(beam_arguments)
+    refuse_secrets(given)
     threads, one_worker = 1, False
     name = _option(given, "runner")
     local = name is None or name.lower() in _LOCAL_NAMES

@@ -63,6 +63,8 @@ from transforms.sidecars import (
     opener,
     read_facts,
     read_table,
+    unreachable,
+    unreachable_report,
     write_part,
 )
 
@@ -473,7 +475,10 @@ class _ReadCandidates(PooledDoFn):
                 first, last = np.searchsorted(asked, [here[0], here[-1] + 1])
                 rows = np.searchsorted(here, asked[first:last])
                 yield from _send_sets(task.split.index, here, sets, rows, asking[first:last])
-        except (UnreadableFile, MissingColumn):
+        except (UnreadableFile, MissingColumn) as error:
+            if problem := unreachable(error):
+                yield beam.pvalue.TaggedOutput("problems", unreachable_report(task.split, problem))
+                return
             read = -1  # it could be read when it was indexed
         if read != len(places):
             yield beam.pvalue.TaggedOutput("problems", _changed(task))

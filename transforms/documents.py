@@ -33,6 +33,7 @@ from transforms.sidecars import (
     finished_summary,
     fixed_binary,
     opener,
+    unreachable,
 )
 
 _ROWS_PER_GROUP = 16_384
@@ -104,7 +105,8 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     except MissingColumn as error:
         return Summary(split.index, split.source, split.shard, failure=str(error), failure_code="missing_column")
     except UnreadableFile as error:
-        return Summary(split.index, split.source, split.shard, failure=error.problem, failure_code="bad_file")
+        code, told = ("unreachable", lost) if (lost := unreachable(error)) else ("bad_file", error.problem)
+        return Summary(split.index, split.source, split.shard, failure=told, failure_code=code)
     except DetectorFailed as error:
         told = f"{error.name}: {error}"
         return Summary(split.index, split.source, split.shard, failure=told, failure_code="bad_detector")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import io
 import os
@@ -10,13 +11,39 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 
+from transforms import stores
+from transforms.stores import FileInfo, StoreError
+
+__all__ = [
+    "TORN",
+    "FileInfo",
+    "StoreError",
+    "any_below",
+    "atomic_output",
+    "copy_here",
+    "exists",
+    "file_digest",
+    "file_info",
+    "fixed_prefix",
+    "is_local",
+    "join",
+    "list_files",
+    "make_folder",
+    "open_input",
+    "read_bytes",
+    "read_view",
+    "remove",
+    "remove_tree",
+    "write_bytes",
+]
+
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+_WILDCARD = re.compile(r"\[[*?[]\]|[*?[]")
 
 TORN = ".tmp"
 """How the names of local files end that are still being written, or that a killed process left unfinished."""
@@ -30,22 +57,6 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names])
 
 
-def _filesystems() -> Any:
-    """Beam's registry, imported only when a path is not local: it costs a second."""
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What tells one version of a file from another without reading it."""
-
-    path: str
-    size: int
-    version: str
-
-
 def list_files(pattern: str) -> list[FileInfo]:
     """Every file that a glob matches, sorted by path; symlinks count as the file they lead to."""
     if is_local(pattern):
@@ -54,14 +65,41 @@ def list_files(pattern: str) -> list[FileInfo]:
         paths = sorted(glob.glob(pattern, recursive=True))
         # A link that leads nowhere is a file that cannot be read; a folder or a pipe is none.
         return [_local_info(path) for path in paths if os.path.isfile(path) or not os.path.exists(path)]
-    match = _filesystems().match([pattern])[0]
-    return sorted(
-        (
-            FileInfo(entry.path, entry.size_in_bytes, f"{entry.last_updated_in_seconds}")
-            for entry in match.metadata_list
-        ),
-        key=lambda info: info.path,
-    )
+    first = _WILDCARD.search(pattern)
+    if first is None:
+        found = stores.info(pattern)
+        return [found] if found else []
+    names = pattern.split("/")
+    listed = stores.listed(pattern[: first.start()])
+    return sorted((entry for entry in listed if _matches(entry.path.split("/"), names)), key=lambda entry: entry.path)
+
+
+def _matches(path: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a glob matches as it would local files: a wildcard stays inside a folder, `**` stands for any number of
+    folders, and a name that begins with a dot is only matched by one that does."""
+    if not names:
+        return not path
+    if names[0] == "**":
+        if len(names) == 1:
+            return bool(path) and not any(part.startswith(".") for part in path)
+        if _matches(path, names[1:]):
+            return True
+        return bool(path) and not path[0].startswith(".") and _matches(path[1:], names)
+    if not path or (path[0].startswith(".") and not names[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(path[0], names[0]) and _matches(path[1:], names[1:])
+
+
+def file_info(path: str) -> FileInfo | None:
+    """Size and version of one file; None where there is none."""
+    if is_local(path):
+        return _local_info(path) if os.path.exists(path) else None
+    return stores.info(path)
+
+
+def any_below(folder: str) -> bool:
+    """Whether anything lies below a folder of a store, where folders are but parts of names."""
+    return next(iter(stores.listed(f"{folder.rstrip('/')}/")), None) is not None
 
 
 def _local_info(path: str) -> FileInfo:
@@ -73,16 +111,14 @@ def _local_info(path: str) -> FileInfo:
 
 
 def exists(path: str) -> bool:
-    return os.path.exists(path) if is_local(path) else bool(_filesystems().exists(path))
+    return os.path.exists(path) if is_local(path) else stores.exists(path)
 
 
 def open_input(path: str) -> Any:
     """A seekable binary file; local ones are memory-mapped so that kernels and Arrow read them in place."""
     if is_local(path):
         return pa.memory_map(path) if os.path.getsize(path) else io.BytesIO()
-    from apache_beam.io.filesystem import CompressionTypes
-
-    return _filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return stores.open_input(path)
 
 
 def read_view(source: Any, length: int) -> memoryview:
@@ -133,10 +169,7 @@ def atomic_output(path: str) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as staged:
         yield staged
         staged.seek(0)
-        from apache_beam.io.filesystem import CompressionTypes
-
-        with _filesystems().create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink:
-            shutil.copyfileobj(staged, sink, 8 << 20)
+        stores.write(path, staged)
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -149,11 +182,23 @@ def remove_tree(path: str) -> None:
     if is_local(path):
         shutil.rmtree(path, ignore_errors=True)
         return
-    with contextlib.suppress(Exception):  # scratch that cannot be removed is litter, not a failure
-        _filesystems().delete([path])
+    with contextlib.suppress(StoreError):  # what cannot be removed is litter, not a failure
+        stores.delete([entry.path for entry in stores.listed(f"{path.rstrip('/')}/")])
 
 
-_WILDCARD = re.compile(r"\[[*?[]\]|[*?[]")
+def remove(path: str) -> None:
+    """Remove one file; one that is gone is fine."""
+    if is_local(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    stores.delete([path])
+
+
+def copy_here(path: str, local: str) -> None:
+    """Bring a file to a local path, whole."""
+    with contextlib.closing(open_input(path)) as source, atomic_output(local) as sink:
+        shutil.copyfileobj(source, sink, 8 << 20)
 
 
 def fixed_prefix(pattern: str) -> str:

@@ -30,7 +30,16 @@ from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, 
 from transforms.kernels.text import split_words
 from transforms.planned import Assignments, Draw, MixTask, measured, planned_rows
 from transforms.pool import PooledDoFn
-from transforms.sidecars import SourceSettings, digests_of, file_format, fixed_rows, opener, read_facts
+from transforms.sidecars import (
+    SourceSettings,
+    digests_of,
+    file_format,
+    fixed_rows,
+    opener,
+    read_facts,
+    unreachable,
+    unreachable_report,
+)
 
 _REPETITIVE = [
     *("source", "provenance", "generator", "language", "license", "shard"),
@@ -212,8 +221,10 @@ class _SendRows(PooledDoFn):
                     yield from self._send(held, split.index, read)
                     counters.advance("mix", 0, split.weight)
                     return
-        except (UnreadableFile, MissingColumn, OSError):
-            pass  # it was readable when it was indexed
+        except (UnreadableFile, MissingColumn, OSError) as error:  # it was readable when it was indexed
+            if problem := unreachable(error):
+                yield beam.pvalue.TaggedOutput("problems", unreachable_report(split, problem))
+                return
         changed = {"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}
         yield beam.pvalue.TaggedOutput("problems", json.dumps(changed).encode())
 

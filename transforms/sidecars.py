@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.batches import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Split, groups, pack, unpack
+from transforms.files import StoreError
 from transforms.kernels import diversity, minhash, text
 from transforms.kernels.columns import ColumnMap, Located
 from transforms.kernels.detectors import DetectorSpec
@@ -96,6 +97,18 @@ def opener(split: Split) -> Callable[[], Any]:
     return lambda: files.open_input(split.path)
 
 
+def unreachable(error: BaseException) -> str | None:
+    """What a store said that did not give out a file, so that nothing is known of the file; None in any other case."""
+    cause = error.__cause__
+    return str(cause) if isinstance(cause, StoreError) and not isinstance(cause, OSError) else None
+
+
+def unreachable_report(split: Split, problem: str) -> bytes:
+    """For the driver: a store that does not give out what was indexed, which says nothing about the file."""
+    told = {"kind": "unreachable", "source": split.source, "shard": split.shard, "path": split.path}
+    return json.dumps({**told, "problem": problem}, sort_keys=True).encode()
+
+
 def file_format(split: Split) -> FileFormat:
     return FileFormat(cast(Any, split.kind), cast(Any, split.compression))
 
@@ -158,7 +171,9 @@ def digest_words(digests: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64]
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A table of the index, whole or some columns of it."""
     with files.open_input(path) as source:
-        return pq.ParquetFile(source).read(columns=columns and list(columns), use_threads=False)
+        # From a store, columns that lie side by side come by one request.
+        file = pq.ParquetFile(source, pre_buffer=not files.is_local(path))
+        return file.read(columns=columns and list(columns), use_threads=False)
 
 
 def read_facts(split: Split, columns: Sequence[str] | None = None) -> pa.Table:

@@ -52,6 +52,7 @@ def reading(path: str, problem: str) -> Iterator[None]:
     except Exception as error:
         # What libraries add to a system's error repeats the path.
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        reason = getattr(error, "problem", reason)  # without the path, where the error knows it apart
         raise UnreadableFile(path, f"{problem}: {reason or type(error).__name__}") from error
 
 
