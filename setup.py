@@ -29,9 +29,12 @@ setup(
         "zstandard>=0.22",
     ],
     extras_require={
+        "aws": ["boto3>=1.36"],
+        "gcp": ["apache-beam[gcp]>=2.77,<3"],
         "tokenizers": ["tokenizers>=0.21"],
         "dev": ["build", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
         "consumers": ["datasets", "duckdb", "huggingface_hub", "mlcroissant", "polars", "tokenizers", "webdataset"],
+        "stores": ["boto3", "flask", "flask-cors", "moto"],
     },
     entry_points={"console_scripts": ["anchormix=pipeline.cli:console"]},
 )

@@ -342,8 +342,8 @@ def duplicates(index: str, sample: int, seed: int, source: str | None, kind: str
 
 
 @command()
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=_MixPath())
+@click.argument("new", type=_MixPath())
 @click.option(
     "--allow-human-loss",
     default="0",

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.environment import whole_number
 from pipeline.errors import AnchormixError, BadInput, UsageError
 from transforms import files, stores
 from transforms.files import StoreError
@@ -45,6 +46,7 @@ def connect(arguments: Sequence[str]) -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    whole_number("ANCHORMIX_STORE_SECONDS", 60, "seconds", 1)  # a worker that finds it wrong could not say so
     FileSystems.set_options(PipelineOptions(list(arguments)))
 
 

@@ -119,8 +119,8 @@ def staging(
 ) -> Iterator[Path]:
     """A folder for one attempt, which is gone afterwards, unless `publish` moved it into place.
 
-    It lies beside a local `output`, or below `scratch` where a store has to be filled by uploads. `below` are the folders
-    that it begins with, `key` is what messages call `output`.
+    It lies beside a local `output`, or below `scratch` where a store has to be filled by uploads. `below` are the
+    folders that it begins with, `key` is what messages call `output`.
     """
     if not files.is_local(output):
         folder = Path(scratch) / "staging"

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*ROOT.glob("transforms/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
 STAGES = {"documents", "dedup", "provenance", "mixture", "diversity"}
-SHARED = {"batches", "files", "exchange", "counters", "sidecars"}
+SHARED = {"batches", "stores", "s3", "files", "exchange", "counters", "sidecars"}
 PARTS = ["tagging", "ancestry", "removal", "rounds", "known", "planned", "forecast"]
 """Of a stage that is too large for one module, in the order in which one may import another."""
 

@@ -351,7 +351,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_signed(tmp_path: Path, keys
         ({"files": ["nothing-*.parquet"]}, "no_files", "matches no file"),
         ({"files": ["."]}, "no_files", "is a folder"),
         ({"files": []}, "no_files", "at least one"),
-        ({"files": ["gs://bucket/a.parquet"]}, "not_local", "local files"),
+        ({"files": ["ftp://host/a.parquet"]}, "store_unavailable", "no file system that is installed knows ftp://"),
         ({"method": "trust_me"}, "bad_method", "licensed_source"),
         ({"valid_until": "next year"}, "bad_date", "2027-01-01"),
         ({"signed_at": "today"}, "bad_date", "--signed-at"),

@@ -862,11 +862,13 @@ def test_importing_the_config_is_quick_and_light() -> None:
 
 
 @pytest.mark.parametrize("key", ["output", "index"])
-def test_writing_to_a_store_is_refused_until_it_is_safe(tmp_path: Path, key: str) -> None:
+def test_only_stores_that_can_be_written_to_are_written_to(tmp_path: Path, key: str) -> None:
     path = tmp_path / "mix.yaml"
     path.write_text(
         "version: 1\noutput: out/mix\nsources: [{name: a, files: [a.jsonl]}]\nmix: {floors: {human_verified: 0}}\n"
     )
-    with pytest.raises(UsageError, match=f"{key}.*s3://bucket/x") as caught:
-        load_config(path, [f"{key}=s3://bucket/x"])
+    with pytest.raises(UsageError, match=f"{key}.*ftp://host/x") as caught:
+        load_config(path, [f"{key}=ftp://host/x"])
     assert caught.value.code == "not_yet"
+    for place in ("s3://bucket/x", "gs://bucket/x"):
+        assert getattr(load_config(path, [f"{key}={place}"]), key) == place
