@@ -21,6 +21,7 @@ from transforms import files
 from transforms.kernels.audit import AuditedRows, Finding, Findings
 from transforms.kernels.heldout import HeldOutTexts, Matches
 from transforms.kernels.records import FileFormat, UnreadableFile, read_records
+from transforms.sidecars import unreachable
 from transforms.kernels.schemas import Status
 
 if TYPE_CHECKING:
@@ -217,7 +218,9 @@ def _texts(
                 readable = pa.array(batch["status"].to_numpy() == Status.OK)
                 places.append((shard.name, batch["row"].filter(readable).to_numpy()))
                 yield batch["text"].filter(readable)
-        except UnreadableFile:
+        except UnreadableFile as error:
+            if unreachable(error) and error.__cause__ is not None:
+                raise error.__cause__ from None  # a store's silence must not pass for an empty reference
             continue  # a counted bad record, or the run would have ended
 
 
