@@ -21,8 +21,8 @@ from transforms import files
 from transforms.kernels.audit import AuditedRows, Finding, Findings
 from transforms.kernels.heldout import HeldOutTexts, Matches
 from transforms.kernels.records import FileFormat, UnreadableFile, read_records
-from transforms.sidecars import unreachable
 from transforms.kernels.schemas import Status
+from transforms.sidecars import unreachable
 
 if TYPE_CHECKING:
     from pipeline.layers import Facts, Fates
