@@ -402,6 +402,7 @@ def make_claims(
         size=None if config.mix.size == "max" else int(config.mix.size),
         epochs=dict(config.mix.epochs),
         exempt=_let_off(planned),
+        binding=list(_binding(planned)),
         methods={source.name: source.custody.method for source in config.sources if source.custody},
         custody=publish.used_manifests(custody),
         made=_made(planned),
@@ -431,6 +432,14 @@ def _let_off(planned: Planned) -> dict[str, list[str]]:
         if groups:
             let_off[name] = groups
     return let_off
+
+
+def _binding(planned: Planned) -> Iterator[dict[str, Any]]:
+    """Why the plan left documents out: the rules that bound it, and the groups that a rule left out."""
+    bound = [(outcome.kind, outcome.rule, outcome.group) for outcome in planned.plan.rules if outcome.binds]
+    for kind, rule, group in (*bound, *(("left_out", rule, group) for rule, group in planned.plan.dropped)):
+        share = None if rule.share is None else [rule.share.numerator, rule.share.denominator]
+        yield {"kind": kind, "of": rule.of, "by": rule.by, "group": group, "share": share, "amount": rule.amount}
 
 
 def _no_floor(config: Config) -> Iterator[str]:

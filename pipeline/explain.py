@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from pipeline.clusters import Cluster, cluster_lines, cluster_of
 from pipeline.errors import UsageError
 from pipeline.index import Index
 from pipeline.inspection import Inspection, read_table
-from pipeline.manifest import MANIFEST, RuleClaim
+from pipeline.manifest import MANIFEST, NO_VALUE
 from pipeline.outcome import Outcome
 from pipeline.publish import SUCCESS
 from pipeline.signed_inputs import SignedInputs
 from transforms import files
-from transforms.kernels.schemas import Fate, Provenance
+from transforms.kernels.schemas import KEEP_PREFIX, Fate, Provenance
 
 _SHOWN = [
     *("id", "doc_id", "source", "provenance", "generator", "evidence", "n_tokens", "n_bytes", "represents", "copy"),
@@ -35,7 +36,6 @@ _ID = re.compile("[0-9a-f]{32}")
 _DUPLICATES = (Fate.EXACT_DUPLICATE.label, Fate.NEAR_DUPLICATE.label)
 _MOST_LISTED = 1000  # of the documents that one stands for
 _MOST_SHOWN = 10
-_LEFT_OUT = ("over_cap", "not_selected")
 
 
 def explain(out: Path, document: str | None, doc_id: str | None) -> Outcome:
@@ -191,11 +191,14 @@ def _in_index(
 ) -> list[dict[str, Any]]:
     """What the index holds of a document, in these shards or in all."""
     manifest = json.loads((out / MANIFEST).read_bytes())
+    grouped = {rule["by"] for rule in manifest["binding"]} - {None, "source", "generator"}
     found = []
     for sidecar in index.sidecars():
         if shards is not None and (sidecar.source, sidecar.shard) not in shards:
             continue
-        facts = read_table(sidecar.facts, ["row", "part", "digest", "doc_id", "n_tokens", "language"])
+        stored = {name: name if name == "language" else KEEP_PREFIX + name for name in grouped}
+        columns = ["row", "part", "digest", "doc_id", "n_tokens", "language", *stored.values()]
+        facts = read_table(sidecar.facts, list(dict.fromkeys(columns)))
         for place in _matches(facts, document, doc_id):
             row = {name: facts[name][place].as_py() for name in ("row", "part", "doc_id", "n_tokens", "language")}
             row |= {
@@ -205,7 +208,10 @@ def _in_index(
             }
             found.append({"where": "index", **row, **_fate_of(sidecar.fates, place)})
             if found[-1]["fate"] == Fate.KEPT.label:
-                found[-1] |= _left_out(manifest, found[-1])
+                held = {name: column for name, column in stored.items() if column in facts.column_names}
+                values = {name: facts[column][place].as_py() for name, column in held.items()}
+                own = {name: found[-1][name] for name in ("source", "generator")}
+                found[-1] |= _left_out(manifest, {**found[-1], "groups": {**values, **own}})
     return found
 
 
@@ -247,27 +253,43 @@ def _fate_of(path: str | None, place: int) -> dict[str, Any]:
 
 
 def _left_out(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Why the plan did without a document that dedup kept, as far as the manifest's counts can tell; and the rules."""
-    counted = manifest["sources"].get(entry["source"], {}).get("dropped", {})
-    caps = [rule for rule in map(RuleClaim.from_json, manifest["caps"]) if _counted_by(rule, entry)]
-    # A document that no cap counts is over none.
-    reasons = [reason for reason in _LEFT_OUT if counted.get(reason) and (caps or reason != "over_cap")]
-    rules = [_told(rule, "at most") for rule in caps]
-    if reasons != ["over_cap"]:
-        rules += [_told(rule, "at least") for rule in map(RuleClaim.from_json, manifest["floors"])]
-        rules += [] if manifest["size"] is None else [f"at most {manifest['size']:,} {manifest['measure']} in all"]
-    return {"fate": " or ".join(reasons or _LEFT_OUT), "rules": rules}
+    """Why the plan did without a document that dedup kept: the rules that bound its stratum."""
+    bound = [rule for rule in manifest["binding"] if _bounds(rule, entry)]
+    gone = [rule for rule in bound if rule["kind"] == "left_out"]
+    caps = [rule for rule in bound if rule["kind"] == "cap"]
+    rules = [_told(rule, manifest["measure"]) for rule in gone or caps or bound]
+    return {"fate": "over_cap" if caps else "not_selected", "rules": rules}
 
 
-def _counted_by(rule: RuleClaim, entry: Mapping[str, Any]) -> bool:
+def _bounds(rule: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a rule that binds stands in the way of more documents like this one."""
+    if rule["kind"] == "size":
+        return True
+    value = entry["groups"].get(rule["by"])
+    elsewhere = rule["by"] is not None and rule["group"] != (NO_VALUE if value is None else value)
+    if rule["kind"] == "left_out":
+        return not elsewhere and (rule["by"] != "generator" or _counted_by(rule["of"], entry))
+    if rule["kind"] == "cap":
+        return not elsewhere and _counted_by(rule["of"], entry)
+    # A floor keeps out what it does not count, in its own group; that of a generator is a part of the whole mix.
+    return not _counted_by(rule["of"], entry) and (not elsewhere or rule["by"] == "generator")
+
+
+def _counted_by(of: str, entry: Mapping[str, Any]) -> bool:
     names = {entry["provenance"], entry["kind"], f"source:{entry['source']}", f"generator:{entry['generator']}"}
     if entry["provenance"] in (Provenance.HUMAN_VERIFIED.label, Provenance.HUMAN.label):
         names.add("human_any")
-    return rule.of in names
+    return of in names
 
 
-def _told(rule: RuleClaim, bound: str) -> str:
-    return f"{bound} {rule.share if rule.share is not None else format(rule.amount or 0, ',')} of {rule.name}"
+def _told(rule: Mapping[str, Any], measure: str) -> str:
+    asked = format(rule["amount"], ",") if rule["share"] is None else str(Fraction(*rule["share"]))
+    where = "" if rule["by"] is None else f" in {rule['by']} {rule['group']}"
+    if rule["kind"] == "size":
+        return f"at most {asked} {measure} in all"
+    if rule["kind"] == "left_out":
+        return f"{asked} of {rule['of']}{where}, which cannot be held, so all of it is left out (otherwise: drop)"
+    return f"{'at least' if rule['kind'] == 'floor' else 'at most'} {asked} of {rule['of']}{where}"
 
 
 def _duplicates(entry: dict[str, Any]) -> Iterator[str]:
@@ -302,9 +324,9 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"{entry['id']} ({place}) is not in the mix: {entry['fate']}"
         if "rules" in entry:
-            told = entry["fate"] if " or " not in entry["fate"] else f"left out by the plan ({entry['fate']})"
-            rules = "; ".join(entry["rules"]) or "none is recorded"
-            yield f"  dedup kept it; {told}, to hold the rules: {rules}. Which of them bind, `anchormix plan` says"
+            rules = "; ".join(entry["rules"])
+            because = f"what binds documents like it: {rules}" if rules else "the next whole bucket would not fit"
+            yield f"  dedup kept it; {entry['fate']}: {because}"
         elif entry["fate"] == "unknown":
             yield "  the index no longer holds what this mix was made from, so its fate cannot be told"
     yield from (f"  {line}" for line in entry.pop("told", ()))

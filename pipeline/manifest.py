@@ -131,6 +131,7 @@ class MixClaims:
     methods: Mapping[str, str] = field(default_factory=dict)  # custody method, by source
     custody: Sequence[Mapping[str, Any]] = ()  # {manifest, key, method, ...} of each custody manifest used
     exempt: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that a rule let off, by rule name
+    binding: Sequence[Mapping[str, Any]] = ()  # rules, by group, that the mix would be another without
     made: Made = field(default_factory=dict)  # how synthetic text was made, as planned
     contested: Mapping[str, int] = field(default_factory=lambda: {"documents": 0, "tokens": 0})  # verified, yet doubted
     survival: Mapping[str, Any] = field(default_factory=dict)  # what each step left, as `pipeline.survival` tells it
@@ -380,6 +381,7 @@ def build_manifest(claims: MixClaims, audits: Sequence[ShardAudit]) -> dict[str,
         "size": claims.size,
         "epochs": dict(claims.epochs),
         "exempt": {rule: list(groups) for rule, groups in claims.exempt.items()},
+        "binding": [dict(rule) for rule in claims.binding],
         "contested": dict(claims.contested),
         "survival": dict(claims.survival),
         "duplicates": dict(claims.duplicates),

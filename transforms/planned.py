@@ -46,7 +46,10 @@ class Draw:
 
     def strata(self, task: MixTask, facts: pa.Table, fates: pa.Table) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Stratum number of each row, and the key of each stratum."""
-        columns = [fates["provenance"], fates["generator"], fates["kind"], *(facts[c] for c in self.group_columns)]
+        # A source need not keep what rules group by: its documents then have no value.
+        nothing = pa.nulls(facts.num_rows, pa.string())
+        groups = (facts[c] if c in facts.column_names else nothing for c in self.group_columns)
+        columns = [fates["provenance"], fates["generator"], fates["kind"], *groups]
         codes, values = strata.distinct_rows(columns)
         return codes, [json.dumps([task.split.source, *row]) for row in values]
 

@@ -102,15 +102,36 @@ def test_what_the_plan_left_out_is_told_as_the_manifest_counts_it(mix: Published
     assert "at most 1/20 of synthetic" in text_of(mix, left)
 
 
-def test_a_document_that_no_cap_counts_is_not_over_one(mix: PublishedMix) -> None:
+def test_the_rules_that_bind_documents_like_it_are_named() -> None:
     from pipeline.explain import _left_out
 
-    entry = {"source": "bot", "provenance": "unknown", "kind": None, "generator": None}
-    manifest = {**mix.manifest, "sources": {"bot": {"dropped": {"over_cap": 2, "not_selected": 3}}}}
-    assert _left_out(manifest, entry) == {"fate": "not_selected", "rules": ["at least 1/10 of human_verified"]}
-    both = _left_out(manifest, {**entry, "provenance": "synthetic"})
-    assert both["fate"] == "over_cap or not_selected"
-    assert both["rules"] == ["at most 1/20 of synthetic", "at least 1/10 of human_verified"]
+    def rule(kind: str, of: str, group: str | None = None, by: str | None = None, **asked: Any) -> dict[str, Any]:
+        return {"kind": kind, "of": of, "by": by, "group": group, "share": None, "amount": None, **asked}
+
+    floor = rule("floor", "human_verified", share=[1, 10])
+    german = rule("floor", "human_any", "de", "language", share=[1, 2])
+    cap = rule("cap", "synthetic", share=[1, 20])
+    model = rule("cap", "synthetic", "x", "generator", share=[1, 50])
+    size = rule("size", "everything", amount=1000)
+    gone = rule("left_out", "human_verified", "(none)", "topic", share=[1, 3])
+    manifest = {"measure": "tokens", "binding": [floor, german, cap, model, size, gone]}
+    groups = {"language": "en", "topic": "news", "source": "s", "generator": None}
+    entry = {"source": "s", "provenance": "unknown", "kind": None, "generator": None, "groups": groups}
+
+    def told(**changes: Any) -> dict[str, Any]:
+        return _left_out(manifest, {**entry, **changes})
+
+    wide = ["at least 1/10 of human_verified", "at most 1,000 tokens in all"]
+    assert told() == {"fate": "not_selected", "rules": wide}
+    assert told(provenance="human_verified")["rules"] == ["at most 1,000 tokens in all"]
+    narrow = [wide[0], "at least 1/2 of human_any in language de", wide[1]]
+    assert told(groups={**groups, "language": "de"})["rules"] == narrow
+    assert told(provenance="synthetic") == {"fate": "over_cap", "rules": ["at most 1/20 of synthetic"]}
+    by_x = told(provenance="synthetic", generator="x", groups={**groups, "generator": "x"})
+    assert by_x["rules"] == ["at most 1/20 of synthetic", "at most 1/50 of synthetic in generator x"]
+    left = told(groups={**groups, "topic": None})
+    assert left["fate"] == "not_selected"
+    assert "1/3 of human_verified in topic (none), which cannot be held" in left["rules"][0]
 
 
 def test_the_trail_of_evidence_leads_to_the_signed_manifest(mix: PublishedMix) -> None:

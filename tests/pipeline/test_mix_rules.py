@@ -74,6 +74,26 @@ def test_a_group_that_cannot_hold_its_floor_fails_is_left_out_or_is_let_off(proj
     assert any("let off" in line for line in told.line["not_checked"])
 
 
+def test_a_rule_may_group_by_a_column_that_some_sources_do_not_keep(project: Project) -> None:
+    kept = project.folder / "kept.yaml"
+    config = yaml.safe_load(project.config.read_text())
+    for source in config["sources"]:
+        if source["name"] == "press":
+            source["keep"] = {"topic": "language"}
+    rule = {"of": "human_verified", "share": 0.3, "by": "topic", "otherwise": "drop"}
+    config |= {"output": "out/kept", "index": "out/kept-index"}
+    config["mix"]["floors"] = [{"of": "human_verified", "share": 0.2}, rule]
+    kept.write_text(yaml.safe_dump(config))
+    told = anchormix("run", kept)
+    assert told.exit == 0, told.stderr
+    mix = PublishedMix(project.folder / "out" / "kept")
+    assert set(tokens_by(mix, "source")) == {"press"}
+    assert {"left_out"} <= {rule["kind"] for rule in mix.manifest["binding"]}
+    left = anchormix("explain", mix.folder, "--doc-id", "bot-1")
+    (entry,) = left.line["documents"]
+    assert "left out (otherwise: drop)" in entry["rules"][0]
+
+
 def test_a_share_and_an_amount_of_the_same_text_both_hold_and_are_both_told(project: Project) -> None:
     rules = [{"of": "human_verified", "share": 0.3}, {"of": "human_verified", "amount": 500}]
     mix = project.mix("both", floors=rules)

@@ -107,6 +107,7 @@ class Plan:
     digest: str
     notes: tuple[str, ...]
     exempt: tuple[tuple[Rule, str], ...] = ()  # groups that a rule with `otherwise: exempt` lets off
+    dropped: tuple[tuple[Rule, str], ...] = ()  # groups that a rule with `otherwise: drop` leaves out
 
     @property
     def n_shards(self) -> int:
@@ -259,6 +260,7 @@ def plan_supply(supply: Supply, params: MixtureParams) -> Plan:
         digest=digest_of(params, supply.identities, stratum, bucket, copy, shard, shards),
         notes=(*chosen.notes, *notes),
         exempt=chosen.demand.exempt,
+        dropped=chosen.demand.dropped,
     )
 
 

@@ -142,7 +142,8 @@ class Ruling:
     names: list[str | None]
     held: Bools  # per group: whether the rule applies to it
     of_whole: bool  # compared with the whole mix rather than with the group's own total
-    exempt: list[int] = field(default_factory=list)
+    exempt: list[int] = field(default_factory=list)  # groups that are let off
+    dropped: list[int] = field(default_factory=list)  # groups that are left out
 
     def sums(self, amounts: I64) -> tuple[I64, I64]:
         """Per group: the amount of what the rule counts, and of what that is compared with."""
@@ -179,6 +180,7 @@ class Demand(NamedTuple):
     allowed: Bools
     notes: tuple[str, ...]
     exempt: tuple[tuple[Rule, str], ...]  # groups that a rule lets off
+    dropped: tuple[tuple[Rule, str], ...]  # groups that a rule leaves out
 
     def constraints(self, strata: I64, active: Sequence[Bools] | None = None) -> list[Constraint]:
         """All constraints, or those of active groups, over classes given by one stratum of each."""
@@ -211,16 +213,16 @@ def demand(
                 ruling.held[group] = False
                 if fate == "exempt":
                     ruling.exempt.append(group)
-                elif ruling.of_whole:
-                    allowed = allowed & ~(ruling.of & (ruling.group == group))
-                else:
-                    allowed = allowed & (ruling.group != group)
+                    continue
+                ruling.dropped.append(group)
+                allowed = allowed & ~((ruling.group == group) & (ruling.of if ruling.of_whole else True))
             allowed = allowed & ~_shut_out(ruling)
     for ruling in rulings:
         _refuse_empty_handed(ruling, np.where(allowed, capacity, 0), params.measure)
     notes = [_note(rulings[number], fate, groups, params.measure) for (number, fate), groups in sorted(told.items())]
     exempt = [(r.rule, str(r.names[group])) for r in rulings for group in sorted(r.exempt)]
-    return Demand(rulings, allowed, tuple(notes), tuple(exempt))
+    dropped = [(r.rule, str(r.names[group])) for r in rulings for group in sorted(r.dropped)]
+    return Demand(rulings, allowed, tuple(notes), tuple(exempt), tuple(dropped))
 
 
 def _asked(params: MixtureParams) -> Iterator[tuple[str, Rule]]:
