@@ -6,7 +6,7 @@
 
 Each measurement is a process of its own, timed from outside: wall and CPU seconds include interpreter start and
 imports. MB are raw UTF-8 text; rates are per core of this machine. The first run of all compiles the kernels and is
-not counted.
+not counted. One more run tells which share of its CPU time diversity takes.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def generated(megabytes: int, work: Path) -> Path:
 def measure(name: str, config: Path) -> None:
     cores = os.cpu_count() or 1
     for path, command in (("whole run", "run"), ("dedup only", "index")):
-        text = yaml.safe_load(config.read_text())
-        for key in ("output", "index"):
-            shutil.rmtree(config.parent / text[key], ignore_errors=True)
+        start_anew(config)
         run = timed(command, str(config))
         totals = index_totals(config)
         megabytes = totals["text_bytes"] / 1e6
@@ -93,6 +91,22 @@ def measure(name: str, config: Path) -> None:
             f"{totals['documents'] / run.wall / cores:8,.0f} documents/s/core  {run.peak_bytes / 1e9:5.2f} GB peak",
             flush=True,
         )
+
+    start_anew(config)
+    print(f"{name:>10}  diversity takes {diversity_share(config):.1%} of the CPU time of the whole run", flush=True)
+
+
+def start_anew(config: Path) -> None:
+    text = yaml.safe_load(config.read_text())
+    for key in ("output", "index"):
+        shutil.rmtree(config.parent / text[key], ignore_errors=True)
+
+
+def diversity_share(config: Path) -> float:
+    """Of one more run, which is slowed by being measured and therefore not timed."""
+    script = [sys.executable, str(ROOT / "benchmarks" / "diversity_share.py"), "run", str(config), "--json", "--quiet"]
+    done = subprocess.run(script, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return float(done.stderr.splitlines()[-1])
 
 
 def index_totals(config: Path) -> dict[str, int]:
