@@ -35,6 +35,7 @@ _MOST_LANGUAGES = 5
 _ALARMS = {measure.name: measure.alarm for measure in MEASURES}
 _NO_LANGUAGE = "(not stated)"
 _LONGEST = 40
+_UNSTATED = " (files of the reference state none: give them a language column)"
 
 
 def prepare_baseline(facts: Facts, reference: Facts, sources: Collection[str], path: str) -> Baseline:
@@ -109,7 +110,8 @@ def judge_baselines(reports: Sequence[bytes]) -> Judged:
             entry = {"scope": row["scope"], "name": row["name"], **told, "language": language}
             if told.get("none") == "language":
                 entry["no_language"] = printable(language[:_LONGEST]) if language else _NO_LANGUAGE
-                entry["none"] = f"no held-out text of language {entry['no_language']}"
+                hint = _UNSTATED if entry.pop("unstated", False) else ""
+                entry["none"] = f"no held-out text of language {entry['no_language']}{hint}"
             kinds[row["scope"]].append(entry)
     verdicts: dict[tuple[str, str], list[list[Any]]] = {}
     for entries in kinds.values():
@@ -180,10 +182,12 @@ def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By scope: how many were compared, what differs, and why what has no baseline has none."""
     scopes: dict[str, dict[str, Any]] = {}
     missing: dict[str, Counter[str]] = defaultdict(Counter)
+    hint = ""
     for entry in found:
         of = scopes.setdefault(entry["scope"], {"compared": 0, "differing": 0, "no_baseline": {}, "differ": []})
         if "no_language" in entry:
             missing[entry["scope"]][entry["no_language"]] += 1
+            hint = _UNSTATED if entry["none"].endswith(_UNSTATED) else hint
             continue
         if "none" in entry:
             of["no_baseline"][entry["none"]] = of["no_baseline"].get(entry["none"], 0) + 1
@@ -202,6 +206,6 @@ def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if languages := missing.get(scope):
             named = ", ".join(sorted(languages)[:_MOST_LANGUAGES])
             more = f" and {len(languages) - _MOST_LANGUAGES:,} more" if len(languages) > _MOST_LANGUAGES else ""
-            of["no_baseline"][f"no held-out text of language {named}{more}"] = languages.total()
+            of["no_baseline"][f"no held-out text of language {named}{more}{hint}"] = languages.total()
         of["differ"] = sorted(of["differ"], key=lambda entry: (entry["q"], entry["p"], entry["name"]))[:_MOST_NAMED]
     return scopes

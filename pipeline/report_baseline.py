@@ -12,12 +12,12 @@ from typing import Any
 __all__ = ["BASELINE_STYLE", "baseline_lines", "baseline_section"]
 
 _SCOPES = {
-    "input_shard": "input shards",
-    "source": "sources",
+    "input_shard": "input shard",
+    "source": "source",
     "corpus": "the corpus",
-    "output_shard": "output shards",
-    "provenance": "provenances",
-    "generator": "generators",
+    "output_shard": "output shard",
+    "provenance": "provenance",
+    "generator": "generator",
     "mix": "the mix",
 }
 _SINGLE = ("corpus", "mix")
@@ -31,15 +31,28 @@ _MOST_ROWS = 200
 
 
 def baseline_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """How everything stands: what differs and by what, and what has nothing to differ from."""
-    for scope, told in _SCOPES.items():
-        of = summary.get(scope, {"compared": 0, "no_baseline": {}})
-        if of["compared"]:
-            several = f"{of['differing']:,} of {of['compared']:,} {told} differ"
-            one = f"{told} {'differs' if of['differing'] else 'does not differ'}"
-            yield f"{one if scope in _SINGLE else several} from the human baseline{_first(of['differ'])}"
-        for reason, scopes in sorted(of["no_baseline"].items()):
-            yield f"no baseline for {told if scope in _SINGLE else f'{scopes:,} of the {told}'}: {reason}"
+    """How everything stands: what differs and by what, what does not, and what has nothing to differ from."""
+    alike: list[str] = []
+    without: dict[str, list[str]] = {}
+    for scope in _SCOPES:
+        of = summary.get(scope, {"compared": 0, "differing": 0, "no_baseline": {}})
+        if of["differing"]:
+            several = "" if scope in _SINGLE else f"{of['differing']:,} of "
+            verb = "differs" if of["differing"] == 1 else "differ"
+            yield f"{several}{_counted(scope, of['compared'])} {verb} from the human baseline{_first(of['differ'])}"
+        elif of["compared"]:
+            alike.append(_counted(scope, of["compared"]))
+        for reason, scopes in of["no_baseline"].items():
+            without.setdefault(reason, []).append(_counted(scope, scopes))
+    if alike:
+        yield f"no difference from the human baseline: {', '.join(alike)}"
+    for reason, scopes in sorted(without.items()):
+        yield f"no baseline for {', '.join(scopes)}: {reason}"
+
+
+def _counted(scope: str, number: int) -> str:
+    told = _SCOPES[scope]
+    return told if scope in _SINGLE else f"{number:,} {told}{'' if number == 1 else 's'}"
 
 
 def _first(differ: Sequence[Mapping[str, Any]]) -> str:

@@ -313,6 +313,7 @@ def test_held_out_text_as_bytes() -> None:
     words = scattered(list(range(2000)))
     key = np.full(1, language_key("xx"), np.uint64)
     unknown.add(Words(words, np.array([0, 2000]), np.array([2000])), None, None, key)
-    assert held_out.standing(unknown, None, 1) == {"language": language_key("xx"), "of_words": 1.0, "none": "language"}
+    told = held_out.standing(unknown, None, 1)
+    assert told == {"language": language_key("xx"), "of_words": 1.0, "none": "language", "unstated": True}
     assert held_out.metrics(unknown) == []
     assert held_out.metrics(Accumulator.zero()) == []

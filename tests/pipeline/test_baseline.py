@@ -137,7 +137,9 @@ def test_what_has_no_baseline_is_said(told: Any) -> None:
     first = lines[0]
     assert first.startswith("2 of 8 input shards differ from the human baseline (press/resampled-")
     assert "below the usual, without w" in first
-    assert "no baseline for 1 of the input shards: no held-out text of language fr" in lines
+    assert "no baseline for 1 input shard, 1 source: no held-out text of language fr" in lines
+    alike = next(line for line in lines if line.startswith("no difference from the human baseline: "))
+    assert alike.endswith("the mix")
     for word in ("collapse", "synthetic"):
         assert not any(word in line for line in lines)
 
@@ -146,14 +148,14 @@ def test_many_reasons_and_odd_languages_do_not_flood_or_drive_a_terminal() -> No
     names = [f"\x1b[31m{number}" for number in range(30)]
     told = [{"language": language_key(name), "of_words": 1.0, "none": "language"} for name in names]
     shards = [
-        {"scope": "input_shard", "name": f"s{n:02d}", "values": [], "baseline": one} for n, one in enumerate(told)
+        {"scope": "input_shard", "name": f"s{n:02d}", "values": [], "baseline": {**one}} for n, one in enumerate(told)
     ]
     languages = [{"scope": "language", "name": name, "values": []} for name in names]
     judged = judge_baselines([json.dumps(row).encode() for row in (*shards, *languages)])
     assert judged.found[0]["none"] == "no held-out text of language \\x1b[31m0"
     lines = list(baseline_lines(summary_of(judged.found)))
     assert len(lines) == 1
-    assert lines[0].startswith("no baseline for 30 of the input shards: no held-out text of language \\x1b[31m0, ")
+    assert lines[0].startswith("no baseline for 30 input shards: no held-out text of language \\x1b[31m0, ")
     assert lines[0].endswith(" and 25 more")
     assert lines[0].isprintable()
 

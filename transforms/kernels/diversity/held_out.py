@@ -79,7 +79,7 @@ class HeldOut:
         all_words = sum(total.sample.words_by_language().values())
         told: dict[str, Any] = {"language": language, "of_words": rounded(words / all_words) if all_words else 0.0}
         if language not in self._against:
-            return told | {"none": "language"}
+            return told | {"none": "language", "unstated": language_key("") in self._against}
         domain = None if source is None or not self._domains else source if source in self._domains else ""
         try:
             found = self._against[language].compare(total.sample.texts(language), domain, n_files)
