@@ -338,6 +338,8 @@ def _mix_digest(
         indexed.facts.input_digest,
         indexed.custody.key,
         *([indexed.reference.input_digest] if indexed.reference.shards else []),
+        *([f"known\0{indexed.edges.registry.input_digest}"] if indexed.edges.registry.shards else []),
+        *(f"judge\0{digest}" for digest in indexed.fates.judges),
         *(f"{earlier.content}\0{earlier.keep}" for earlier in indexed.edges.earlier),
         *([] if tokenizer is None else [f"tokenizer\0{tokenizer.digest}"]),
         *([] if parent is None else [f"parent\0{parent.identity['manifest_sha256']}"]),

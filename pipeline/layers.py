@@ -141,6 +141,7 @@ class Edges:
     held_out: Mapping[int, str]  # or like held-out text
     counts: Mapping[str, int]
     earlier: tuple[EarlierIndex, ...]
+    registry: Facts  # text known to be synthetic
     reference: Facts  # held-out human text, its splits numbered after all others
 
 
@@ -153,6 +154,7 @@ class Fates:
     accounts: tuple[dict[str, Any], ...]
     removal: Mapping[str, int] = field(default_factory=dict)  # edges, rounds that it took, texts left undecided
     unknown_ancestors: int = 0  # names in `derived_from` that no document goes by
+    judges: tuple[str, ...] = ()  # digests of the files beside config and input that evidence comes from
 
     @cached_property
     def by_source(self) -> dict[str, Counter[tuple[str, str]]]:
@@ -464,7 +466,16 @@ class IndexBuilder:
             counts[part["kind"]] += part["rows"]
         exact, seen, pairs = (tuple(named[kind]) for kind in ("exact", "seen", "pairs"))
         return Edges(
-            key, exact, seen, pairs, marked["known"], marked["reference"], counts, anchors.earlier, anchors.reference
+            key,
+            exact,
+            seen,
+            pairs,
+            marked["known"],
+            marked["reference"],
+            counts,
+            anchors.earlier,
+            anchors.known,
+            anchors.reference,
         )
 
     def _find_edges(self, facts: Facts, anchors: Anchors, key: str) -> dict[str, Any]:
@@ -531,7 +542,10 @@ class IndexBuilder:
             self.rebuilt.append("fates")
         paths = {part["partition"]: self.index.path("fates", key, part["file"]) for part in done["parts"]}
         accounts = tuple(part["account"] for part in done["parts"])
-        return Fates(key, paths, accounts, done["removal"], done["unknown_ancestors"])
+        claimed = cards_key({source: claims for source, claims in cards.items() if claims})
+        scored = (self.detectors.facts_key, self.detectors.fates_key)
+        judges = tuple(digest for digest in (claimed, *scored) if digest)
+        return Fates(key, paths, accounts, done["removal"], done["unknown_ancestors"], judges)
 
     def _settle(
         self, facts: Facts, edges: Edges, custody: Custody, cards: Mapping[str, tuple[Claim, ...]], key: str

@@ -255,3 +255,28 @@ def test_a_registry_needs_neither_counts_of_tokens_nor_scores(tmp_path: Path) ->
     assert anchormix("check", config).exit == 0
     (row,) = run(config).rows
     assert (row["provenance"], row["n_tokens"]) == ("synthetic", 7)
+
+
+def test_a_plan_covers_what_evidence_names_beside_config_and_input(tmp_path: Path) -> None:
+    rng = random.Random(40)
+    texts = [corpus.make_document(rng, 200).text for _ in range(4)]
+    config = known_project(tmp_path, {"human": texts}, [texts[0]])
+    mix = run(config)
+    assert "known.jsonl" in marks(rows_of(mix)[f"{tmp_path.name}-human-0"])[0]
+
+    registry = tmp_path / "registry" / "known.jsonl"
+    renamed = registry.rename(registry.with_name("renamed.jsonl"))
+    told = anchormix("run", config)
+    assert (told.exit, told.code) == (2, "output_exists"), told.stderr
+
+    renamed.rename(registry)
+    assert anchormix("run", config).line["status"] == "unchanged"
+
+    # People wrote it, the card says, which changes evidence and no tag.
+    card = tmp_path / "human" / "README.md"
+    for creators in ("crowdsourced", "expert-generated"):
+        card.write_text(f"---\nlanguage_creators: [{creators}]\n---\n", encoding="utf-8")
+        told = anchormix("run", config, "--set", f"output=out/{creators}")
+        assert told.exit == 0, told.stderr
+    plans = {PublishedMix(tmp_path / "out" / name).manifest["plan"] for name in ("mix", "crowdsourced", creators)}
+    assert len(plans) == 3
