@@ -20,6 +20,7 @@ import yaml
 from pipeline import driver
 from pipeline.config import load_config
 from pipeline.samples import write_rows
+from transforms import mixture
 
 ROOT = Path(__file__).resolve().parents[1]
 SAME = ("data/*", "custody/**/*", "manifest.json", "inputs.parquet", "diversity.parquet")
@@ -142,6 +143,15 @@ def test_no_way_to_run_shows_in_the_mix(
         splits = list((tmp_path / "somewhere" / "index" / "facts").glob("*/*.parquet"))
         shards = list((config.parent / "shards").glob("*/*"))
         assert len(splits) > 4 * len(shards), "every row group was to be a split"
+
+
+@pytest.mark.slow
+def test_shards_that_share_a_writer_are_what_writers_of_their_own_write(
+    config: Path, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixture, "_LEAST_WRITERS", 1)
+    run(variant_of(config, tmp_path, lambda config: None), ("--direct_num_workers=2",))
+    assert published(tmp_path / "mix") == published(expected)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from transforms.kernels import strata
 from transforms.kernels.hashing import hex_ids
 from transforms.kernels.layout import MAX_ROW_GROUP_BYTES, refusal
+from transforms.mixture import MixSettings, writers_for
 from transforms.planned import Assignments, Draw
 
 
@@ -82,3 +85,15 @@ def test_copies_stand_in_different_places_and_depend_on_text_and_seed_alone() ->
     assert np.array_equal(draw.row_order(digests, zeros), draw.row_order(digests[::-1].copy(), zeros)[::-1])
     assert not np.intersect1d(draw.row_order(digests, zeros), draw.row_order(digests, ones)).size
     assert not np.array_equal(draw.row_order(digests, zeros), Draw(8, ()).row_order(digests, zeros))
+
+
+@given(st.integers(1, 3000), st.integers(0, 1 << 40))
+def test_every_writer_has_shards_that_follow_each_other(shards: int, text_bytes: int) -> None:
+    writers = writers_for(shards, text_bytes)
+    settings = MixSettings("tokens", Fraction(1, 2), 8192, shards, (), "plan", "config", {}, writers=writers)
+    found = settings.writer_of(np.arange(shards))
+    assert np.unique(found).tolist() == list(range(writers))
+    assert (np.diff(found) >= 0).all()
+    assert np.ptp(np.bincount(found)) <= 1
+    if writers < shards:
+        assert text_bytes <= writers * (64 << 20)
