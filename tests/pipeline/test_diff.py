@@ -362,7 +362,7 @@ def test_rows_that_the_manifest_does_not_count(tmp_path: Path) -> None:
     assert "and its manifest says 1" in refused(mix.out, mix.out).message
 
 
-@pytest.mark.parametrize("value", [None, "x", -1, [], {}, [None], {"x": None}], ids=repr)
+@pytest.mark.parametrize("value", [None, -1, {"x": [None]}], ids=repr)
 def test_a_manifest_can_hold_anything(tmp_path: Path, value: Any) -> None:
     """Whatever stands under whatever key: an answer, or a diagnosis."""
     mix = write_mix(tmp_path)
@@ -388,7 +388,6 @@ def test_names_that_do_not_print_are_escaped(tmp_path: Path) -> None:
     assert "c\\u202ed" in screen.text()
 
 
-def test_a_url_is_no_folder() -> None:
-    assert refused(Path("s3://bucket/mix"), Path("x")).code in ("not_local", "no_mix")
-    with pytest.raises(UsageError, match="is a URL"):
+def test_a_parent_is_a_folder() -> None:
+    with pytest.raises(UsageError, match=r"mix\.parent: 's3://bucket/mix' is a URL"):
         MixFolder.open("s3://bucket/mix", "mix.parent")
