@@ -6,6 +6,7 @@ verified first, and every file that was read is held against its digest once mor
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -146,7 +147,10 @@ def _write_shards(out: Path, manifest: Mapping[str, Any], writer: _Format, folde
         try:
             with pq.ParquetFile(path) as shard:
                 rows = writer.write(shard, target)
-        except (pa.ArrowException, FileNotFoundError):
+        except (pa.ArrowException, OSError) as error:
+            # What Arrow finds wrong with a file has no number; a full disk does, and is told as such.
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise
             raise _changed(out, told["path"]) from None
         if rows != told["rows"] or files.file_digest(str(path)) != told["sha256"]:
             raise _changed(out, told["path"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -216,7 +218,7 @@ def test_a_damaged_mix_is_refused(tmp_path: Path, form: str) -> None:
     assert nothing_at(tmp_path / "dest")
 
 
-@pytest.mark.parametrize("change", ["rows", "gone", "bytes"])
+@pytest.mark.parametrize("change", ["rows", "gone", "cut", "torn", "bytes"])
 def test_a_mix_that_changes_meanwhile_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -229,6 +231,12 @@ def test_a_mix_that_changes_meanwhile_publishes_nothing(
             changing.write_shard(1, changing.shards[1][:-1])
         elif change == "gone":
             changing.path(1).unlink()
+        elif change == "cut":
+            changing.path(1).write_bytes(changing.path(1).read_bytes()[:-20])
+        elif change == "torn":
+            data = bytearray(changing.path(1).read_bytes())
+            data[200:600] = bytes(400)
+            changing.path(1).write_bytes(data)
         else:
             table = pq.read_table(changing.path(1))
             pq.write_table(table, changing.path(1), compression="none")
@@ -250,6 +258,26 @@ def test_a_shard_beyond_what_the_format_addresses_is_refused(
     assert (told.exit, told.code) == (2, "shard_too_large")
     assert "mix.shards" in told.message
     assert nothing_at(tmp_path)
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(
+    mix: Mix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pipeline.export._Mds, "write", full)
+    told = export(mix, "mds", tmp_path / "x")
+    assert (told.exit, told.code) == (1, "os_error")
+    assert "No space left" in told.message
+    assert nothing_at(tmp_path)
+
+
+def test_what_a_killed_export_left_is_cleared_away(mix: Mix, tmp_path: Path) -> None:
+    (tmp_path / ".x.staging-dead").mkdir()
+    (tmp_path / ".x.staging-dead" / "shard.00000.mds").write_bytes(b"half")
+    assert export(mix, "mds", tmp_path / "x").exit == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_no_mix_is_told_as_such(tmp_path: Path) -> None:
