@@ -101,7 +101,8 @@ def _told(baseline: Mapping[str, Any]) -> str:
         "differs where its furthest metric is further off than files of human text are from each other, at a share of "
         f"false discoveries of {baseline['false_discoveries']:.0%}, and by enough to matter. That says that the text "
         "is unlike this reference, not who wrote it. The grey band holds nine in ten human files, the tick is their "
-        "median."
+        "median. In the tables below, what lies outside that band is underlined, which by itself means little; what is "
+        "off for the whole scope is red."
     )
 
 
