@@ -23,6 +23,7 @@ from pipeline.origins import UNNAMED, Made, by_issuer, summarise
 from transforms.kernels.audit import Key, Measure, ShardAudit, Totals, logical_digest, sum_totals
 from transforms.kernels.hashing import fingerprint
 from transforms.kernels.schemas import Provenance
+from transforms.kernels.windows import worst_of
 
 __all__ = [
     "MANIFEST",
@@ -317,9 +318,20 @@ def recounted(
             "by_generator": _summed(totals, lambda key: key[2]),
         },
         "shards": [_shard(audit) for audit in audits],
+        "worst_window": _worst_window(audits),
         "totals": _totals_json(sum_totals(totals.values()))
         | {"human_verified": sum(audit.human_verified for audit in audits), "shards": len(audits)},
     }
+
+
+def _worst_window(audits: Sequence[ShardAudit]) -> dict[str, Any] | None:
+    """The run of rows with the least verified text, in the order in which a shard is read."""
+    found = worst_of({audit.shard: audit.worst_window for audit in audits})
+    if found is None:
+        return None
+    shard, window = found
+    standing = Standing(None, window.part, window.whole, shard)
+    return {"first_row": window.first, "rows": window.rows, **standing.to_json()}
 
 
 def _totals_json(total: Totals) -> dict[str, int]:

@@ -89,6 +89,10 @@ def verdict_table(
     console.verification(verification)
     for line in baseline_lines(manifest.get("baseline", {})):
         console.line("Baseline: ", line)
+    worst = manifest.get("worst_window")
+    if worst:
+        told = f"{worst['rows']:,} rows from row {worst['first_row']:,} of {worst['shard']}: {_share(worst)} verified"
+        console.line("\nWorst window: ", told)
     for note in manifest.get("notes", ()):
         console.line("Note: ", note)
     console.line("\nOutput: ", str(output))

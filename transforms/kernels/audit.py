@@ -31,6 +31,7 @@ from transforms.kernels.schemas import ID_BYTES, MOST_TOKENS, Provenance, mix_sc
 from transforms.kernels.strata import distinct_rows
 from transforms.kernels.text import blank, valid_utf8
 from transforms.kernels.tokens import CountTokens
+from transforms.kernels.windows import Window, WorstWindow
 
 __all__ = [
     "CERTIFICATE_KEY",
@@ -187,6 +188,7 @@ class ShardAudit:
     row_groups: list[RowGroupAudit] = field(default_factory=list)
     languages: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
+    worst_window: Window | None = None  # of WINDOW_ROWS rows, that with the least human_verified
     most_copies: dict[str, int] = field(default_factory=dict)
     ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
     copies: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -306,6 +308,7 @@ class _Recount:
         self.ids: list[NDArray[np.uint64]] = []
         self.copies: list[NDArray[np.int32]] = []
         self.digests: list[_ColumnDigest] = []
+        self.windows = WorstWindow()
 
     def run(self, shard: pq.ParquetFile) -> None:
         audit = self.audit
@@ -323,6 +326,7 @@ class _Recount:
             audit.find("empty_shard", "at least one row", "none")
         if self.ids:
             audit.ids, audit.copies = np.concatenate(self.ids), np.concatenate(self.copies)
+        audit.worst_window = self.windows.worst
         audit.rows_digest = _rows_digest(schema, row, self.digests)
         audit.complete = True
         human, total = audit.human_verified, audit.total.measured(audit.measure)
@@ -384,6 +388,7 @@ class _Recount:
                 at, share = below
                 expected = f"at least {self.floor} human_verified in every prefix of a row group"
                 audit.find("prefix_below_floor", expected, share, index, row + at)
+            self.windows.add(counted, is_human)
             human += int(counted[is_human].sum())
             total += int(counted.sum())
             self._add_totals(batch, tokens, sizes, counted, measures)
