@@ -56,7 +56,7 @@ from transforms.exchange import gathered
 from transforms.kernels import mixture as kernel
 from transforms.kernels.audit import ShardAudit, Totals
 from transforms.kernels.hashing import fingerprint
-from transforms.kernels.mixture import RuleOutcome, Stratum, floor_table
+from transforms.kernels.mixture import RuleOutcome, Stratum, floor_table, shrinking
 from transforms.kernels.tokens import TokenizerFile
 from transforms.mixture import MixSettings, WriteMix, writers_for
 
@@ -112,6 +112,7 @@ def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] 
     table = floor_table(counted.supply, params, planned.floors)
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
     summary = planned.plan.summary() | {"layout": layout, "row_group": config.mix.row_group}
+    summary["notes"] += shrinking(counted.supply, params)
     survived = _survival(config, indexed, planned)
     bands = settings.told_bands(config)
     return Outcome(

@@ -23,6 +23,7 @@ from transforms.kernels.mixture import (
     Supply,
     outlook,
     plan_mixture,
+    shrinking,
 )
 from transforms.kernels.mixture_classes import classify
 from transforms.kernels.mixture_demand import demand, with_margin
@@ -270,6 +271,56 @@ def test_a_group_in_the_way_of_other_rules_is_let_go_of() -> None:
     exempt = planned("exempt")
     assert [group for _, group in exempt.exempt] == ["de"]
     assert exempt.taken[1].sum() > 5000
+
+
+@pytest.mark.parametrize(
+    ("floors", "caps", "size", "changes"),
+    [
+        (["0.9"], [("human_any", "0.5")], None, {"floor human_verified 9/10": "1/2", "cap human_any 1/2": "9/10"}),
+        (["0.5"], [], 1_000_000, {"floor human_verified 1/2": "2/5"}),
+        (["0.5"], [("synthetic", "0.3")], 3_000_000, {}),
+    ],
+)
+def test_the_smallest_change_of_one_rule_that_helps_is_told(
+    floors: list[str], caps: list[tuple[str, str]], size: int | None, changes: dict[str, str]
+) -> None:
+    strata = [Stratum("v", Provenance.HUMAN_VERIFIED), Stratum("s", Provenance.SYNTHETIC, "x")]
+    cells = cells_of([[400] * 1000, [1000] * 1000])
+    params = MixtureParams(
+        floors=tuple(Rule("human_verified", Fraction(f)) for f in floors),
+        caps=tuple(Rule(of, Fraction(share)) for of, share in caps),
+        size=size,
+    )
+    with pytest.raises(InfeasibleMixture) as caught:
+        plan_mixture(strata, cells, params)
+    told = {change["rule"]: change["to"] for change in caught.value.changes}
+    assert set(told) == set(changes)
+    for rule, value in changes.items():
+        assert abs(Fraction(told[rule]) - Fraction(value)) < Fraction(1, 500)
+        assert f"{rule} to {told[rule]}" in str(caught.value)
+        kind, of, _ = rule.split()
+        loose = Rule(of, Fraction(told[rule]))
+        changed = replace(params, floors=(loose,)) if kind == "floor" else replace(params, caps=(loose,))
+        assert plan_mixture(strata, cells, changed).size > 0
+
+
+def test_a_stratum_that_a_larger_size_would_shrink_is_named() -> None:
+    """A source may be three tenths; the larger the mix, the more of that has to be its verified text."""
+    strata = [
+        Stratum("a", Provenance.HUMAN_VERIFIED),
+        Stratum("s", Provenance.HUMAN_VERIFIED),
+        Stratum("s", Provenance.UNKNOWN),
+        Stratum("w", Provenance.UNKNOWN),
+    ]
+    cells = cells_of([[100] * 400, [100] * 600, [100] * 600, [100] * 1200])
+    params = MixtureParams(
+        floors=(Rule("human_verified", Fraction(1, 2)),), max_shares={"s": Fraction(3, 10)}, size=100_000
+    )
+    supply = Supply(strata, cells, params)
+    (note,) = shrinking(supply, params)
+    assert note == "raising size to 200000 would take less of s unknown: 0 instead of 15000 tokens"
+    assert shrinking(supply, replace(params, max_shares={})) == []
+    assert shrinking(supply, replace(params, size=None)) == []
 
 
 def test_what_repeats_are_worth() -> None:

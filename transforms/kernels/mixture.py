@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.kernels.mixture_demand import Ruling
-from transforms.kernels.mixture_planner import Chosen, choose, largest_bound
+from transforms.kernels.mixture_planner import Chosen, choose, largest_bound, shrinking
 from transforms.kernels.mixture_rules import (
     VERIFIED,
     InfeasibleMixture,
@@ -48,6 +48,7 @@ __all__ = [
     "plan_mixture",
     "plan_supply",
     "shares_told",
+    "shrinking",
 ]
 
 MAX_PLANNED_CELLS = 10**8
@@ -301,7 +302,7 @@ class Outlook(NamedTuple):
 def outlook(supply: Supply, params: MixtureParams) -> Outlook:
     """How large a mix under these rules would be, and what it would hold of verified text."""
     try:
-        chosen = choose(supply, params)
+        chosen = choose(supply, params, explain=False)
     except InfeasibleMixture as reason:
         none = np.zeros(0, np.int64)
         shares = verified_shares(np.zeros(0, np.bool_), none, none)

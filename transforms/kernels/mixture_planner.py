@@ -8,12 +8,13 @@ the end breaks none is a mix under all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
+from transforms.kernels.mixture_changes import MOST_STRATA, smallest_changes
 from transforms.kernels.mixture_classes import Classes, classify, cut
 from transforms.kernels.mixture_demand import Constraint, Demand, Ruling, demand, is_global_floor, with_margin
 from transforms.kernels.mixture_diagnosis import CONFLICT_TOTAL, diagnose
@@ -49,23 +50,71 @@ class Chosen:
         return int(self.taken.sum())
 
 
-def choose(supply: Supply, params: MixtureParams) -> Chosen:
+def choose(supply: Supply, params: MixtureParams, explain: bool = True) -> Chosen:
     """The largest mix, or the one of a size, nearest to proportional; groups that cannot hold a rule which lets them
     go are let go of.
 
     Raises:
-      InfeasibleMixture: no mix satisfies the rules, or the size is out of reach and may not shrink.
+      InfeasibleMixture: no mix satisfies the rules, or the size is out of reach and may not shrink; with `explain`, it
+        says which change of a single rule would be enough.
     """
     given_up: set[tuple[int, int]] = set()
     while True:
-        planner = _Planner(supply, params, given_up)
+        try:
+            planner = _Planner(supply, params, given_up)
+        except InfeasibleMixture as reason:
+            raise _explained(supply, params, reason) if explain else reason from None
         try:
             return planner.choose()
-        except InfeasibleMixture:
+        except InfeasibleMixture as reason:
             more = planner.in_the_way() - given_up
             if not more:
-                raise
+                raise _explained(supply, params, reason) if explain else reason from None
             given_up |= more
+
+
+def _explained(supply: Supply, params: MixtureParams, reason: InfeasibleMixture) -> InfeasibleMixture:
+    """The reason, with the changes of single rules that would be enough."""
+    if len(supply.strata) > MOST_STRATA or not supply.capacity.sum():
+        return reason
+
+    def size_of(asked: MixtureParams) -> int | None:
+        try:
+            return choose(supply, asked, explain=False).size or None
+        except InfeasibleMixture:
+            return None
+
+    changes = tuple(smallest_changes(params, size_of))
+    told = (reason.message, reason.binding, reason.available, reason.missing, reason.feasible_size, reason.advice)
+    return InfeasibleMixture(*told, changes)
+
+
+def shrinking(supply: Supply, params: MixtureParams) -> list[str]:
+    """Strata of which a larger size would take less: rules then leave no room for them."""
+    if params.size is None:
+        return []
+    chosen = choose(supply, params)
+    notes = []
+    for larger in (params.size * 5 // 4, params.size * 2, int(supply.capacity.sum())):
+        if larger <= chosen.size:
+            continue
+        try:
+            other = choose(supply, replace(params, size=larger, if_short="shrink"), explain=False)
+        except InfeasibleMixture:
+            continue
+        # What rounding to whole buckets shifts is no shrinking.
+        step = np.maximum(supply.once // np.maximum(supply.cells, 1), 1)
+        less = np.flatnonzero(chosen.taken - other.taken > 2 * step).tolist()
+        if less:
+            first = max(less, key=lambda s: int(chosen.taken[s] - other.taken[s]))
+            stratum = supply.strata[first]
+            named = " ".join(filter(None, (stratum.source, stratum.provenance.label, stratum.generator)))
+            more = f", and less of {len(less) - 1} more strata" if len(less) > 1 else ""
+            notes.append(
+                f"raising size to {larger} would take less of {named}: {int(other.taken[first])} instead of "
+                f"{int(chosen.taken[first])} {params.measure}{more}"
+            )
+    return notes[:1]
 
 
 def largest_bound(supply: Supply, params: MixtureParams) -> int:

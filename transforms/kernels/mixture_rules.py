@@ -36,17 +36,23 @@ class InfeasibleMixture(Exception):
         missing: int = 0,
         feasible_size: int = 0,
         advice: str = "",
+        changes: tuple[Mapping[str, Any], ...] = (),
     ) -> None:
-        super().__init__(message, binding, available, missing, feasible_size, advice)
+        super().__init__(message, binding, available, missing, feasible_size, advice, changes)
         self.message = message
         self.binding = binding
         self.available = dict(available or {})
         self.missing = missing
         self.feasible_size = feasible_size
         self.advice = advice
+        self.changes = changes  # of one rule each: how far it has to give way for a mix to exist
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.advice}" if self.advice else self.message
+        told = f"{self.message}. {self.advice}" if self.advice else self.message
+        if not self.changes:
+            return told
+        ways = (f"{c['rule']} to {c['to']} ({c['size']} in the mix)" for c in self.changes)
+        return f"{told}. Any one of these changes is enough: {'; '.join(ways)}"
 
     @property
     def details(self) -> dict[str, Any]:
@@ -57,6 +63,7 @@ class InfeasibleMixture(Exception):
             "missing": self.missing,
             "feasible_size": self.feasible_size,
             "advice": self.advice,
+            "changes": [dict(change) for change in self.changes],
         }
 
 
