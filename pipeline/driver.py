@@ -7,56 +7,50 @@ import os
 import platform
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipeline import __version__, publish, settings
-from pipeline.baselines import judge_baselines, prepare_baseline, write_baseline
+from pipeline.baselines import Judged, judge_baselines, prepare_baseline, write_baseline
 from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
-from pipeline.config import Config, Rule
+from pipeline.claims import grown, make_claims, survival_of
+from pipeline.config import Config
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.exclusions import remaining_texts
-from pipeline.gates import GateResult, judge_gates, unjudged_notes
-from pipeline.heldout import HeldOutCheck, told_reference
+from pipeline.gates import judge_gates
+from pipeline.heldout import HeldOutCheck
 from pipeline.index import Index
 from pipeline.layers import EDGES_VERSION, FATES_VERSION, IndexBuilder, Indexed
 from pipeline.manifest import (
-    NO_VALUE,
-    MixClaims,
-    RuleClaim,
-    SourceAccount,
     build_manifest,
     group_columns,
-    named_rules,
     write_manifest,
 )
 from pipeline.mix_folder import MixFolder
 from pipeline.object_stores import connect
-from pipeline.origins import Made, custody_manifests
+from pipeline.origins import custody_manifests
 from pipeline.outcome import Outcome
 from pipeline.parent import load_parent, succeeding, told_parent
 from pipeline.planning import Planned, count_strata, forecast_layout, judge_layout, make_plan, mix_tasks
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, sweep_table, verdict_table, write_report
 from pipeline.submit import make_runner
-from pipeline.survival import differing_provenance, near_duplicate_rates, survival
+from pipeline.survival import differing_provenance, near_duplicate_rates
 from pipeline.sweep import parse_axes, sweep, sweep_cells
-from pipeline.tokens import counter_of, told_tokens
+from pipeline.tokens import counter_of
 from pipeline.verify import Verification, audit_mix, verify_mix
 from pipeline.verify_origins import CustodyCheck
 from transforms import files
 from transforms.diversity import Baseline
 from transforms.exchange import gathered
-from transforms.kernels import mixture as kernel
-from transforms.kernels.audit import ShardAudit, Totals
+from transforms.kernels.audit import ShardAudit
 from transforms.kernels.hashing import fingerprint
-from transforms.kernels.mixture import RuleOutcome, Stratum, floor_table, shrinking
+from transforms.kernels.mixture import floor_table, shrinking
 from transforms.kernels.tokens import TokenizerFile
 from transforms.mixture import MixSettings, WriteMix, writers_for
 
@@ -76,7 +70,7 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
     rebuilt = ", ".join(builder.rebuilt) or "nothing: it was up to date"
     text = f"index {config.index}: {indexed.facts.documents:,} documents in {len(indexed.facts.shards):,} shards; "
     text += f"built {rebuilt}.\n"
-    survived = _survival(config, indexed)
+    survived = survival_of(config, indexed)
     text += survival_tables(survived)
     notes = [*differing_provenance(indexed.fates.duplicates), *indexed.warnings]
     text += "".join(f"\nNote: {note}" for note in notes)
@@ -113,7 +107,7 @@ def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] 
     sizes = [{"floor": str(floor), "largest": size} for floor, size in table]
     summary = planned.plan.summary() | {"layout": layout, "row_group": config.mix.row_group}
     summary["notes"] += shrinking(counted.supply, params)
-    survived = _survival(config, indexed, planned)
+    survived = survival_of(config, indexed, planned)
     bands = settings.told_bands(config)
     return Outcome(
         plan_table(summary, sizes, survived, bands),
@@ -137,19 +131,6 @@ def _swept(config: Config, rows: list[dict[str, Any]]) -> Outcome:
         totals={"plans": len(rows), "feasible": feasible},
         details={"measure": config.mix.measure, "sweep": rows},
     )
-
-
-def _survival(config: Config, indexed: Indexed, planned: Planned | None = None) -> dict[str, Any]:
-    """What every step left of what was read; with a plan, up to the mix."""
-    names = [source.name for source in config.sources]
-    if planned is None:
-        return survival(indexed.fates.accounts, names)
-    taken: dict[tuple[str, str], tuple[int, int]] = {}
-    for outcome in planned.plan.strata:
-        key = outcome.stratum.source, outcome.stratum.provenance.label
-        documents, tokens = taken.get(key, (0, 0))
-        taken[key] = documents + outcome.distinct.documents, tokens + outcome.distinct.tokens
-    return survival(indexed.fates.accounts, names, taken)
 
 
 def _builder(config: Config, beam: Sequence[str], quiet: bool, build: bool) -> IndexBuilder:
@@ -184,43 +165,15 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id, scratch=builder.local_scratch) as folder:
             written = _write(config, builder, indexed, planned, digest, folder, measured, baseline)
-            removed = near_duplicate_rates(indexed.fates.accounts)
             judged = judge_baselines([*measured, *written.diversity])
-            diversity = publish.write_diversity(folder, [*judged.reports, *removed])
-            gates = judge_gates(config.diversity.fail_if, diversity)
-            publish.write_inputs(folder, indexed)
-            publish.copy_custody(folder / "custody", indexed.custody)
-            publish.write_config(folder, config)
-            claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates, parent)
-            claims = replace(claims, baseline=write_baseline(folder, config, indexed.reference, judged))
-            inputs = pq.read_table(folder / "inputs.parquet")
-            # Fates are taken from the index; what they verify is held against the signatures once more.
-            custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
-            held_out = HeldOutCheck.of(config)
-            with publish.flushing(folder):
-                audits = audit_mix(
-                    folder,
-                    claims.measure,
-                    config.mix.human_floor,
-                    group_by=group_columns([*claims.floors, *claims.caps]),
-                    count_tokens=counter_of(config, builder.tokenizer),
-                    manifests=custody_manifests(inputs),
-                    visitors=[custody.check, *([held_out.check] if held_out else [])],
-                )
-            notes = [*claims.notes, *_grown(config, audits)]
-            if config.exclude:
-                notes += remaining_texts(folder, audits)
-            if held_out is not None:
-                held_out.judge()
-                notes += [held_out.unlooked] if held_out.unlooked else []
-            claims = replace(claims, notes=notes)
-            if parent is not None:
-                claims = succeeding(config, claims, parent, MixFolder.staged(folder, build_manifest(claims, audits)))
-            manifest = build_manifest(claims, audits)
-            write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
-            write_cards(folder, manifest)
+            made = _describe(config, builder, indexed, planned, digest, folder, judged, parent)
             verification = verify_mix(
-                folder, tokenizer=builder.tokenizer, audits=audits, custody_audited=True, held_out=held_out, staged=True
+                folder,
+                tokenizer=builder.tokenizer,
+                audits=made.audits,
+                custody_audited=True,
+                held_out=made.held_out,
+                staged=True,
             )
             if not verification.passed:
                 raise verification_failed(config.output, verification)
@@ -228,6 +181,7 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             write_report(folder)
             builder.index.check_lease()
             publish_to(folder)
+    manifest = made.manifest
     text = verdict_table(manifest, verification, planned.plan.summary(), config.output)
     return Outcome(
         text,
@@ -246,6 +200,60 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "succession": manifest["succession"],
         },
     )
+
+
+@dataclass(frozen=True)
+class Described:
+    manifest: dict[str, Any]
+    audits: list[ShardAudit]
+    held_out: HeldOutCheck | None
+
+
+def _describe(
+    config: Config,
+    builder: IndexBuilder,
+    indexed: Indexed,
+    planned: Planned,
+    digest: str,
+    folder: Path,
+    judged: Judged,
+    parent: MixFolder | None,
+) -> Described:
+    """Judge what was written, and say beside it what it is: tables, manifest and cards."""
+    diversity = publish.write_diversity(folder, [*judged.reports, *near_duplicate_rates(indexed.fates.accounts)])
+    gates = judge_gates(config.diversity.fail_if, diversity)
+    publish.write_inputs(folder, indexed)
+    publish.copy_custody(folder / "custody", indexed.custody)
+    publish.write_config(folder, config)
+    claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates, parent)
+    claims = replace(claims, baseline=write_baseline(folder, config, indexed.reference, judged))
+    inputs = pq.read_table(folder / "inputs.parquet")
+    # Fates are taken from the index; what they verify is held against the signatures once more.
+    custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
+    held_out = HeldOutCheck.of(config)
+    with publish.flushing(folder):
+        audits = audit_mix(
+            folder,
+            claims.measure,
+            config.mix.human_floor,
+            group_by=group_columns([*claims.floors, *claims.caps]),
+            count_tokens=counter_of(config, builder.tokenizer),
+            manifests=custody_manifests(inputs),
+            visitors=[custody.check, *([held_out.check] if held_out else [])],
+        )
+    notes = [*claims.notes, *grown(config, audits)]
+    if config.exclude:
+        notes += remaining_texts(folder, audits)
+    if held_out is not None:
+        held_out.judge()
+        notes += [held_out.unlooked] if held_out.unlooked else []
+    claims = replace(claims, notes=notes)
+    if parent is not None:
+        claims = succeeding(config, claims, parent, MixFolder.staged(folder, build_manifest(claims, audits)))
+    manifest = build_manifest(claims, audits)
+    write_manifest(folder, manifest, Path(config.sign.key) if config.sign else None)
+    write_cards(folder, manifest)
+    return Described(manifest, audits, held_out)
 
 
 def _judge_inputs(config: Config, builder: IndexBuilder, indexed: Indexed, baseline: Baseline) -> list[bytes]:
@@ -376,147 +384,6 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "succession": standing.get("succession"),
         },
     )
-
-
-def make_claims(
-    config: Config,
-    indexed: Indexed,
-    planned: Planned,
-    digest: str,
-    tokenizer: TokenizerFile | None = None,
-    gates: Sequence[GateResult] = (),
-    parent: MixFolder | None = None,
-) -> MixClaims:
-    custody = indexed.custody
-    return MixClaims(
-        measure=cast(Any, config.mix.measure),
-        floors=[_claim(rule) for rule in config.mix.floors],
-        caps=[_claim(rule) for rule in config.mix.caps]
-        + [RuleClaim(f"source:{n}", p.max_share) for n, p in sorted(config.mix.sources.items()) if p.max_share],
-        sources=accounts(config, indexed, planned),
-        plan=digest,
-        config_digest=config.meaning_digest(),
-        input_digest=indexed.facts.input_digest,
-        seed=config.seed,
-        as_of=config.as_of.isoformat() if config.as_of else None,
-        code_version=__version__,
-        parent=None if parent is None else parent.identity,
-        tokens=told_tokens(config, tokenizer),
-        size=None if config.mix.size == "max" else int(config.mix.size),
-        epochs=dict(config.mix.epochs),
-        exempt=_let_off(planned),
-        binding=list(_binding(planned)),
-        methods={source.name: source.custody.method for source in config.sources if source.custody},
-        custody=publish.used_manifests(custody),
-        made=_made(planned),
-        contested=indexed.fates.contested,
-        survival=_survival(config, indexed, planned),
-        duplicates=indexed.fates.duplicates,
-        gates=[gate.to_json() for gate in gates],
-        reference=told_reference(indexed.reference),
-        notes=[
-            *_no_floor(config),
-            *planned.plan.notes,
-            *_contested(indexed),
-            *unjudged_notes(gates),
-            *differing_provenance(indexed.fates.duplicates),
-            *indexed.warnings,
-        ],
-    )
-
-
-def _let_off(planned: Planned) -> dict[str, list[str]]:
-    """Groups that cannot hold a rule with `otherwise: exempt`, by the rule's name in the manifest."""
-    params = planned.plan.params
-    names = named_rules(map(_claim, params.floors), map(_claim, params.caps))
-    let_off: dict[str, list[str]] = {}
-    for rule, (name, _, _) in zip((*params.floors, *params.caps), names, strict=True):
-        groups = sorted(group for of, group in planned.plan.exempt if of == rule)
-        if groups:
-            let_off[name] = groups
-    return let_off
-
-
-def _binding(planned: Planned) -> Iterator[dict[str, Any]]:
-    """Why the plan left documents out: the rules that bound it, and the groups that a rule left out."""
-    bound = [(outcome.kind, outcome.rule, outcome.group) for outcome in planned.plan.rules if outcome.binds]
-    for kind, rule, group in (*bound, *(("left_out", rule, group) for rule, group in planned.plan.dropped)):
-        share = None if rule.share is None else [rule.share.numerator, rule.share.denominator]
-        yield {"kind": kind, "of": rule.of, "by": rule.by, "group": group, "share": share, "amount": rule.amount}
-
-
-def _no_floor(config: Config) -> Iterator[str]:
-    if not any(rule.of == "human_verified" and (rule.share or rule.amount) for rule in config.mix.floors):
-        yield "no floor of verified human text was asked: the mix promises none"
-
-
-def _contested(indexed: Indexed) -> Iterator[str]:
-    contested = indexed.fates.contested
-    if contested["documents"]:
-        yield (
-            f"contested: {contested['documents']:,} verified documents that were read ({contested['tokens']:,} tokens) "
-            "carry evidence against being human; custody outranks it, so they count as verified. Their `evidence` "
-            "says what was found"
-        )
-
-
-def _grown(config: Config, audits: Sequence[ShardAudit]) -> Iterator[str]:
-    """What the layout had to do to hold the floor in every row group."""
-    longest = max((group.rows for audit in audits for group in audit.row_groups), default=0)
-    if longest > config.mix.row_group:
-        yield (
-            f"row groups have up to {longest:,} rows, and mix.row_group asks for {config.mix.row_group:,}: the floor "
-            "leaves too little slack to cut sooner. A lower floor, or larger shards, would bring them nearer."
-        )
-
-
-def _claim(rule: Rule | kernel.Rule) -> RuleClaim:
-    return RuleClaim(rule.of, rule.share, rule.amount, rule.by, rule.otherwise)
-
-
-def accounts(config: Config, indexed: Indexed, planned: Planned) -> dict[str, SourceAccount]:
-    """What became of every document: dropped on the way to the plan, left out by it, or in the mix."""
-    left: dict[str, Counter[str]] = {source.name: Counter() for source in config.sources}
-    binding = [rule for rule in planned.plan.rules if rule.kind == "cap" and rule.binds]
-    for outcome in planned.plan.strata:
-        missing = outcome.available.documents - outcome.distinct.documents
-        if missing:
-            reason = "over_cap" if any(_in_scope(outcome.stratum, cap) for cap in binding) else "not_selected"
-            left[outcome.stratum.source][reason] += missing
-    found: dict[str, SourceAccount] = {}
-    by_source = indexed.fates.by_source
-    for source in config.sources:
-        counts = by_source.get(source.name, Counter())
-        dropped: Counter[str] = Counter()
-        tags: Counter[str] = Counter()
-        for (provenance, fate), documents in counts.items():
-            tags[provenance] += documents
-            if fate != "kept":
-                dropped[fate] += documents
-        bad = sum(s.total("bad_records") for s in indexed.facts.shards if s.shard.source == source.name)
-        total = sum(counts.values())
-        found[source.name] = SourceAccount(total, dict(dropped + left[source.name]), dict(tags), bad)
-    return found
-
-
-def _made(planned: Planned) -> Made:
-    """How the text of each generator was made, as planned."""
-    found: dict[tuple[str, str, str | None], dict[str, Totals]] = defaultdict(dict)
-    for outcome in planned.plan.strata:
-        stratum, taken = outcome.stratum, outcome.taken
-        if stratum.kind is None or not taken.documents:
-            continue
-        total = Totals(taken.documents, outcome.distinct.documents, taken.tokens, taken.bytes)
-        kinds = found[stratum.source, stratum.provenance.label, stratum.generator]
-        kinds[stratum.kind] = kinds[stratum.kind].plus(total) if stratum.kind in kinds else total
-    return found
-
-
-def _in_scope(stratum: Stratum, cap: RuleOutcome) -> bool:
-    """Whether a cap counts this stratum, in the group it speaks of."""
-    if not cap.rule.covers(stratum):
-        return False
-    return cap.rule.by is None or (stratum.value(cap.rule.by) or NO_VALUE) == cap.group
 
 
 def verification_failed(output: str, verification: Verification) -> VerificationFailed:
