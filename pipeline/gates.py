@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.comparison import printable
 from pipeline.config_gates import Gate, is_single, told_gate
 from pipeline.errors import GuardTripped
 
@@ -50,7 +51,7 @@ class GateResult:
             several = f"{self.not_judged:,} of {self.judged + self.not_judged:,} have no {self.gate.metric}"
             return f"{several}: {_some(self.without, self.not_judged)}"
         if self.gate.name is not None:
-            return f"there is no {self.gate.metric} of {self.gate.scope} {self.gate.name}"
+            return f"there is no {self.gate.metric} of {self.gate.scope} {printable(self.gate.name)}"
         return f"no {self.gate.scope} has a {self.gate.metric}"
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def gate_line(told: Mapping[str, Any]) -> tuple[str, str]:
     if told["worst"]:
         worst = told["worst"][0]
         alone = told["name"] is not None or is_single(told["scope"])
-        nearest = "" if alone else f", nearest {worst['name']}"
+        nearest = "" if alone else f", nearest {printable(worst['name'])}"
         stands += f" ({worst['value']:.10g}{nearest})"
     if told["reason"]:
         stands += f"; not judged: {told['reason']}" if told["judged"] else f": {told['reason']}"
@@ -133,7 +134,8 @@ def _stopped(results: Sequence[GateResult], failed: Sequence[GateResult]) -> Gua
     lines = [f"diversity.fail_if: gates that do not hold, {len(failed)} of {len(results)}:"]
     for result in failed:
         lines.append(f"  {result.key} asks for {told_gate(vars(result.gate))}")
-        lines += [f"    {row['name']}: {row['value']:.10g} (n = {row['n']:,}, {row['method']})" for row in result.worst]
+        for row in result.worst:
+            lines.append(f"    {printable(row['name'])}: {row['value']:.10g} (n = {row['n']:,}, {row['method']})")
         more = result.failed - len(result.worst)
         lines += [f"    and {more:,} more of {result.judged:,}"] if more else []
     lines += [f"  {result.key} was not judged: {result.reason}" for result in results if result.reason is not None]
@@ -146,4 +148,6 @@ def _stopped(results: Sequence[GateResult], failed: Sequence[GateResult]) -> Gua
 
 
 def _some(names: Sequence[str], all_of_them: int) -> str:
-    return ", ".join(names) + (f" and {all_of_them - len(names):,} more" if all_of_them > len(names) else "")
+    return ", ".join(map(printable, names)) + (
+        f" and {all_of_them - len(names):,} more" if all_of_them > len(names) else ""
+    )

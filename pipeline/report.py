@@ -22,14 +22,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.comparison import printable
 from pipeline.errors import UsageError
 from pipeline.eu_summary import eu_summary
 from pipeline.gates import gate_line
 from pipeline.manifest import MANIFEST, RuleClaim, decimal, named_rules
-from pipeline.report_baseline import BASELINE_STYLE, baseline_lines, baseline_section
+from pipeline.report_baseline import ALARM_GROUPS, BASELINE_STYLE, baseline_lines, baseline_section
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
 from transforms import files
+from transforms.kernels import metric_names
 from transforms.kernels.schemas import Provenance
 
 __all__ = [
@@ -225,7 +227,7 @@ class Screen:
         for place, heading in enumerate(headings):
             table.add_column(heading, justify="right" if place >= first_right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self.console.print()
         self.console.print(table)
 
@@ -564,21 +566,33 @@ def _shards(manifest: Mapping[str, Any]) -> str:
 
 
 def _diversity(table: pa.Table) -> Iterable[str]:
-    """One table per scope: a row per name, a column per metric; hovering over a number says how it was measured."""
+    """Per scope a table for each group of metrics: a row per name; hovering over a number says how it was measured."""
     scopes: dict[str, dict[str, dict[str, str]]] = {}
-    metrics: dict[str, list[str]] = {}
     for row in table.to_pylist():
         told = f"n = {row['n']:,}, {row['method']}"
         cell = f'<span title="{escape(told)}">{_number(row["value"])}</span>'
         scopes.setdefault(row["scope"], {}).setdefault(row["name"], {})[row["metric"]] = cell
-        if row["metric"] not in metrics.setdefault(row["scope"], []):
-            metrics[row["scope"]].append(row["metric"])
     for scope in sorted(scopes, key=lambda scope: (list(_SCOPES).index(scope) if scope in _SCOPES else 99, scope)):
         names = scopes[scope]
-        rows = [[escape(name or "-"), *(cells.get(m, "") for m in metrics[scope])] for name, cells in names.items()]
-        more = f"<p>{len(rows) - _MOST_ROWS:,} more stand in diversity.parquet.</p>" if len(rows) > _MOST_ROWS else ""
-        heading = f"<h3>{escape(_SCOPES.get(scope, scope))}</h3>"
-        yield heading + _table(["", *metrics[scope]], rows[:_MOST_ROWS], raw=True) + more
+        measured = {metric for cells in names.values() for metric in cells}
+        yield f"<h3>{escape(_SCOPES.get(scope, scope))}</h3>"
+        for heading, metrics in _grouped(measured):
+            rows = [[escape(name or "-"), *(cells.get(m, "") for m in metrics)] for name, cells in names.items()]
+            yield _table([heading, *metrics], rows[:_MOST_ROWS], raw=True)
+        if len(names) > _MOST_ROWS:
+            yield f"<p>{len(names) - _MOST_ROWS:,} more stand in diversity.parquet.</p>"
+
+
+def _grouped(measured: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """The metrics of each group of alarms, in the order of metric_names; what another version measured comes last."""
+    known: set[str] = set()
+    for group, heading in ALARM_GROUPS.items():
+        metrics = [metric for metric in metric_names.GROUPS[group] if metric in measured]
+        known.update(metrics)
+        if metrics:
+            yield heading, metrics
+    if measured - known:
+        yield "Others", sorted(measured - known)
 
 
 def _number(value: float) -> str:
@@ -686,11 +700,11 @@ h3 { margin: 1.4rem 0 .4rem; font-size: .95rem; color: var(--soft); font-weight:
 .human_verified { background: var(--human_verified); } .human { background: var(--human); }
 .ai_assisted { background: var(--ai_assisted); } .unknown { background: var(--unknown); }
 .disputed { background: var(--disputed); } .synthetic { background: var(--synthetic); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } .wide + .wide { margin-top: .8rem; }
 table { border-collapse: collapse; font-size: .9rem; min-width: 30rem; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-td { overflow-wrap: break-word; }
+td { overflow-wrap: break-word; max-width: 22rem; }
 td:first-child { min-width: 7rem; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tbody tr:hover { background: var(--row); }

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["BASELINE_STYLE", "baseline_lines", "baseline_section"]
+from pipeline.comparison import printable
+
+__all__ = ["ALARM_GROUPS", "BASELINE_STYLE", "baseline_lines", "baseline_section"]
 
 _SCOPES = {
     "input_shard": "input shard",
@@ -21,10 +23,11 @@ _SCOPES = {
     "mix": "the mix",
 }
 _SINGLE = ("corpus", "mix")
-_GROUPS = {
+ALARM_GROUPS = {
     "tails": "Tails: what goes first",
     "repetition": "Repetition: what shows late",
-    "shape": "Likeness",
+    "shape": "Style and shape",
+    "baseline": "Among human works",
 }
 _MOST_SHOWN = 20
 _MOST_ROWS = 200
@@ -59,7 +62,7 @@ def _first(differ: Sequence[Mapping[str, Any]]) -> str:
     if not differ:
         return ""
     first = differ[0]
-    name = "" if first["name"] == "all" else f"{first['name']}, "
+    name = "" if first["name"] == "all" else f"{printable(first['name'])}, "
     lacks = f", without {', '.join(first['absent'][:5])}" if first["absent"] else ""
     more = f"; {len(differ) - 1:,} more" if len(differ) > 1 else ""
     return f" ({name}{_effect(first['driver'], first['effect'], first['alarm'])}{lacks}{more})"
@@ -116,9 +119,9 @@ def _card(entry: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
         f"against {against}; p = {entry['p']:.2g}, q = {entry['q']:.2g}"
     )
     rows = []
-    for group, heading in _GROUPS.items():
+    for group, heading in ALARM_GROUPS.items():
         mine = [name for name, measure in measures.items() if measure["group"] == group]
-        rows.append(f"<tr><th colspan=5>{escape(heading)}</th></tr>")
+        rows += [f"<tr><th colspan=5>{escape(heading)}</th></tr>"] if mine else []
         rows += [_measure_row(name, entry["measures"][name], measures[name]) for name in mine]
     return (
         f"<article class=differs><h3>{escape(title)}</h3><p>{escape(lead)}</p>"

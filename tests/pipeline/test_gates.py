@@ -135,6 +135,16 @@ def test_many_offenders_are_told_in_part() -> None:
     assert len(message.splitlines()) < 20
 
 
+def test_names_of_offenders_are_safe_to_print() -> None:
+    rows = table_of({("generator", "gpt\x1b[2J\n  exit 0", "types"): 1.0, ("generator", "b\nc", "tokens"): 1.0})
+    with pytest.raises(GuardTripped) as stopped:
+        judge_gates([Gate(metric="types", scope="generator", below=2.0)], rows)
+    assert r"    gpt\x1b[2J\n  exit 0: 1 (n = 10, exact)" in stopped.value.message.splitlines()
+    assert r"1 of 2 have no types: b\nc" in stopped.value.message
+    (result,) = stopped.value.details["gates"]
+    assert result["worst"][0]["name"] == "gpt\x1b[2J\n  exit 0"
+
+
 # Commands
 
 

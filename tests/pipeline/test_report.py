@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -19,9 +20,19 @@ from pipeline.cards import dataset_card, write_cards
 from pipeline.croissant import croissant
 from pipeline.errors import UsageError
 from pipeline.manifest import RuleClaim
-from pipeline.report import _page, plan_table, survival_tables, verdict_table, verification_table, write_report
+from pipeline.report import (
+    Screen,
+    _diversity,
+    _page,
+    plan_table,
+    survival_tables,
+    verdict_table,
+    verification_table,
+    write_report,
+)
 from pipeline.survival import duplicates, survival
 from pipeline.verify import verify_mix
+from transforms.kernels import metric_names
 from transforms.kernels.bands import told_bands
 
 EVIL = "<script>alert('x')</script>"
@@ -169,6 +180,30 @@ def test_the_page_stands_alone_and_quotes_everything(mix: mixes.Mix) -> None:
     assert "51.85% of tokens are verified human text" in text
     assert "bottom-65536" in text
     assert write_report(mix.out).read_text(encoding="utf-8") == text
+
+
+def test_the_page_shows_metrics_by_alarm() -> None:
+    rows = [(scope, "all", metric) for scope in ("mix", "corpus") for metric in metric_names.METRICS]
+    columns: dict[str, Any] = dict(zip(("scope", "name", "metric"), zip(*rows, strict=True), strict=True))
+    alike = {"value": [0.5] * len(rows), "n": [7] * len(rows), "method": ["exact"] * len(rows)}
+    page = "".join(_diversity(pa.table(columns | alike)))
+    headings = re.findall(r"<th>(.*?)</th>|<th class=n>(.*?)</th>", page)
+    per_scope = [
+        *("Tails: what goes first", *metric_names.GROUPS["tails"]),
+        *("Repetition: what shows late", *metric_names.GROUPS["repetition"]),
+        *("Style and shape", *metric_names.GROUPS["shape"]),
+        *("Among human works", *metric_names.GROUPS["baseline"]),
+    ]
+    assert [first or second for first, second in headings] == per_scope * 2
+    assert sorted(metric for group in metric_names.GROUPS.values() for metric in group) == sorted(metric_names.METRICS)
+
+
+def test_names_cannot_write_to_the_terminal() -> None:
+    screen = Screen(color=False)
+    screen.table(["generator", "documents"], [["a\x1b[2J\nPASS", "7"]])
+    shown = screen.text()
+    assert "a\\x1b[2J\\nPASS" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_folder_without_manifest_has_no_report(tmp_path: Path) -> None:

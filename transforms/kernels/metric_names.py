@@ -6,6 +6,7 @@ __all__ = [
     "BASELINE_SCOPES",
     "CORE",
     "FULL",
+    "GROUPS",
     "HELD_OUT",
     "INPUT_SCOPES",
     "METRICS",
@@ -53,6 +54,24 @@ HELD_OUT = (
 """Measured with `diversity.reference`."""
 
 METRICS = (*CORE, *FULL, *HELD_OUT)
+
+GROUPS = {
+    "tails": (
+        *("types", "hapaxes", "good_turing", "chao1", "heaps", "zipf"),
+        *(metric for metric in HELD_OUT if metric.startswith(("tail_coverage", "missing_rare"))),
+    ),
+    "repetition": (
+        *(f"{metric}_{n}" for metric in ("distinct", "entropy") for n in (1, 2, 3, 4)),
+        *("simpson", "yule_k", "self_repetition_4", "compression_ratio", "template_rate", "near_duplicate_rate"),
+    ),
+    "shape": (
+        *("documents", "tokens", "length_p10", "length_p50", "length_p90"),
+        *("mattr_50", "mtld", "hdd_42", "vendi_1", "vendi_2", "jsd_reference"),
+    ),
+    "baseline": _OF_BASELINE,
+}
+"""Every metric by the alarm it belongs to: tails go first, repetition shows late, shape is no alarm by itself, and
+the comparison with human works sums up."""
 
 
 def scopes_of(metric: str) -> tuple[str, ...]:
