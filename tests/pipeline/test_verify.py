@@ -521,8 +521,8 @@ def test_what_is_taken_as_written_is_named(honest: mixes.Mix) -> None:
     for name in (*columns, *accounts, *files):
         assert name in unsigned, name
         assert name in signed, name
-    assert "epochs, custody, notes" in unsigned
-    assert "epochs, custody, notes" not in signed
+    assert "epochs, binding, custody, notes" in unsigned
+    assert "epochs, binding, custody, notes" not in signed
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def _size_out_of_reach(
     for constraint in binding:
         available[constraint.rule.of] = reach = _reach(constraint, capacity)
         share = constraint.rule.share
-        if share is None or not constraint.base.all():
+        if share is None or not constraint.base.all() or available["everything"] < size:
             continue
         if constraint.kind == "floor":
             missing = -(-share.numerator * size // share.denominator) - reach
@@ -103,6 +103,9 @@ def _size_out_of_reach(
         if missing > 0:
             advice += f", add {missing} {unit} of text {lacking}, or {change}"
             break
+    if available["everything"] < size:
+        missing = size - available["everything"]
+        advice += f", or add text: all there is comes to {available['everything']} {unit}"
     names = tuple(c.name for c in binding)
     because = f"; what binds: {', '.join(names)}" if names else ", all there is"
     return InfeasibleMixture(
