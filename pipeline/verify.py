@@ -426,9 +426,9 @@ def _not_checked(
     told += _FILES_AS_WRITTEN
     if levels[SIGNED].status != "reached":
         told.append(
-            "epochs, binding, custody, notes, duplicates, baseline, gates, reference, succession, the kinds in summary, "
-            f"each source's tags and bad_records, survival's tokens and its steps by provenance in {MANIFEST}: claims that "
-            "nothing but a signature vouches for"
+            "epochs, binding, custody, notes, duplicates, baseline, gates, reference, succession, the kinds in "
+            "summary, each source's tags and bad_records, survival's tokens and its steps by provenance in "
+            f"{MANIFEST}: claims that nothing but a signature vouches for"
         )
     told += [str(claim) for claim in claimed.fields.get("not_checked") or () if str(claim) not in told]
     return told
