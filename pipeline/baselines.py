@@ -197,7 +197,7 @@ def summary_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             of["differing"] += 1
             of["differ"].append(
                 {
-                    **{name: entry[name] for name in ("name", "driver", "p", "q", "absent")},
+                    **{name: entry[name] for name in ("name", "driver", "p", "q", "size", "absent")},
                     "effect": entry["measures"][entry["driver"]]["effect"],
                     "alarm": _ALARMS[entry["driver"]],
                 }

@@ -63,7 +63,7 @@ def _first(differ: Sequence[Mapping[str, Any]]) -> str:
         return ""
     first = differ[0]
     name = "" if first["name"] == "all" else f"{printable(first['name'])}, "
-    lacks = f", without {', '.join(first['absent'][:5])}" if first["absent"] else ""
+    lacks = f", {first['size']:,} words without {', '.join(first['absent'][:5])}" if first["absent"] else ""
     more = f"; {len(differ) - 1:,} more" if len(differ) > 1 else ""
     return f" ({name}{_effect(first['driver'], first['effect'], first['alarm'])}{lacks}{more})"
 
@@ -165,7 +165,8 @@ def _lacks(entry: Mapping[str, Any]) -> str:
     for key, what in (("absent", "words"), ("absent_pairs", "pairs of words")):
         if entry.get(key):
             told = "".join(f"<q>{escape(example)}</q> " for example in entry[key])
-            parts.append(f"<p class=lacks>Of the {what} that three in four human files hold, missing here: {told}</p>")
+            lead = f"Of the {what} that three in four human files hold, the {entry['size']:,} words compared lack: "
+            parts.append(f"<p class=lacks>{lead}{told}</p>")
     return "".join(parts)
 
 
