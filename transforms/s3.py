@@ -77,9 +77,9 @@ class _Client(boto3_client.Client):
         found = head(f"s3://{request.bucket}/{request.object}", self.client)
         if found is None:
             raise messages.S3ClientError("no such object", 404)
-        self._tags[request.bucket, request.object] = found["ETag"]
+        self._tags[request.bucket, request.object] = tag = found.get("ETag", "")
         return messages.Item(
-            found["ETag"], request.object, found["LastModified"], found["ContentLength"], found.get("ContentType", "")
+            tag, request.object, found["LastModified"], found["ContentLength"], found.get("ContentType", "")
         )
 
     def get_range(self, request: Any, start: int, end: int) -> bytes:
@@ -111,7 +111,7 @@ class _Client(boto3_client.Client):
         with _telling(f"s3://{request.bucket}/{request.prefix}"):
             answer = self.client.list_objects_v2(Bucket=request.bucket, Prefix=request.prefix, **more)
         items = [
-            messages.Item(entry["ETag"], entry["Key"], entry["LastModified"], entry["Size"])
+            messages.Item(entry.get("ETag", ""), entry["Key"], entry["LastModified"], entry["Size"])
             for entry in answer.get("Contents", ())
         ]
         return messages.ListResponse(items, answer.get("NextContinuationToken"))
@@ -185,7 +185,7 @@ def listed(prefix: str) -> Iterator[FileInfo]:
     while True:
         answer = client.list(request)
         for item in answer.items:
-            yield FileInfo(f"s3://{bucket}/{item.key}", item.size, item.etag.strip('"'))
+            yield FileInfo(f"s3://{bucket}/{item.key}", item.size, _version(item.etag, item.last_modified))
         if not answer.next_token:
             return
         request.continuation_token = answer.next_token
@@ -204,7 +204,14 @@ def head(path: str, client: Any = None) -> dict[str, Any] | None:
 
 def info(path: str) -> FileInfo | None:
     found = head(path)
-    return None if found is None else FileInfo(path, found["ContentLength"], found["ETag"].strip('"'))
+    if found is None:
+        return None
+    return FileInfo(path, found["ContentLength"], _version(found.get("ETag", ""), found["LastModified"]))
+
+
+def _version(tag: str, written: datetime) -> str:
+    """A gateway over a file system has no etag of files that came there past it."""
+    return tag.strip('"') or f"{written.timestamp()}"
 
 
 def age(path: str) -> float | None:
@@ -224,7 +231,7 @@ def read(path: str) -> tuple[bytes, str] | None:
     try:
         with _telling(path):
             answer = _client().get_object(Bucket=bucket, Key=key)
-            return answer["Body"].read(), answer["ETag"]
+            return answer["Body"].read(), answer.get("ETag", "")
     except NoSuchObject:
         return None
 
@@ -243,7 +250,7 @@ def write(path: str, body: IO[bytes], size: int, condition: str | None = None) -
     with _telling(path):
         if size <= PART_BYTES:
             answer = client.put_object(Bucket=bucket, Key=key, Body=body.read(size), ContentLength=size, **under)
-            return str(answer["ETag"])
+            return str(answer.get("ETag", ""))
         return _write_parts(client, {"Bucket": bucket, "Key": key}, body, size, under)
 
 
@@ -262,7 +269,7 @@ def _write_parts(client: Any, where: dict[str, str], body: IO[bytes], size: int,
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
             left -= len(piece)
         done = client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts}, **under)
-        return str(done["ETag"])
+        return str(done.get("ETag", ""))
     except BaseException:  # an interrupt, too: parts that nobody completes are kept and billed
         with contextlib.suppress(Exception):
             client.abort_multipart_upload(**where, UploadId=upload)
@@ -305,8 +312,8 @@ def _telling(path: str) -> Iterator[None]:
     except failures.ParamValidationError as error:
         reason = " ".join(str(error).split())
         raise _Told(path, f"is no path of an object ({reason})", FAILED) from error
-    except failures.BotoCoreError as error:
-        raise _Told(path, str(error), FAILED) from error
+    except Exception as error:  # whatever else it is, Beam would try it again for ten minutes
+        raise _Told(path, f"{type(error).__name__}: {error}", FAILED) from error
 
 
 _KINDS = {

@@ -135,6 +135,21 @@ def test_a_version_changes_with_content_and_not_with_time(store: Proxy) -> None:
     assert 0 <= (stores.age(path) or 0) < 60
 
 
+def test_a_server_that_knows_no_etags_is_read_all_the_same(store: Proxy) -> None:
+    def without_etag(handler: object, request: object) -> None:
+        status, headers, body = handler.ask_store(request.body)  # type: ignore[attr-defined]
+        headers = [(name, value) for name, value in headers if name.lower() != "etag"]
+        handler.answer(status, headers, body)  # type: ignore[attr-defined]
+
+    files.write_bytes(f"{URL}/plain/one", b"content")
+    for method in ("GET", "HEAD"):
+        store.fail(method, "/plain/one", without_etag)
+    assert files.read_bytes(f"{URL}/plain/one") == b"content"
+    found = files.file_info(f"{URL}/plain/one")
+    assert found is not None
+    assert found.version
+
+
 def test_what_is_not_there_is_told_as_a_missing_file(store: Proxy) -> None:
     for read in (files.read_bytes, files.open_input):
         with pytest.raises(FileNotFoundError):
