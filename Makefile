@@ -11,7 +11,7 @@ DEMO := demo
 help:
 	@echo "make demo          sample shards, the main job on them, the verdict"
 	@echo "make test          all tests that need only Python"
-	@echo "make test-engines  tests on a real Flink; needs Java 11 or later and Maven"
+	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven) and a real S3 server (Go 1.25 or later)"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         speed and memory on generated corpora"
 
@@ -35,7 +35,7 @@ demo: $(BIN)/.installed
 test: $(BIN)/.consumers
 	$(BIN)/python -m pytest -m "not engine" $(PYTEST)
 
-test-engines: $(BIN)/.installed
+test-engines: $(BIN)/.consumers
 	$(BIN)/python -m pytest -m engine -rs $(PYTEST)
 
 lint: $(BIN)/.consumers
