@@ -64,6 +64,7 @@ def make_claims(
         notes=[
             *_no_floor(config),
             *planned.plan.notes,
+            *_learned(planned),
             *_contested(indexed),
             *unjudged_notes(gates),
             *differing_provenance(indexed.fates.duplicates),
@@ -90,6 +91,14 @@ def _binding(planned: Planned) -> Iterator[dict[str, Any]]:
     for kind, rule, group in (*bound, *(("left_out", rule, group) for rule, group in planned.plan.dropped)):
         share = None if rule.share is None else [rule.share.numerator, rule.share.denominator]
         yield {"kind": kind, "of": rule.of, "by": rule.by, "group": group, "share": share, "amount": rule.amount}
+
+
+def _learned(planned: Planned) -> Iterator[str]:
+    """The weights that were learned elsewhere: the config names their file, and a file can change."""
+    portions = planned.plan.params.portions
+    if portions is not None:
+        told = ", ".join(f"{source} {portion}" for source, portion in sorted(portions.items()))
+        yield f"sources were weighed as learned elsewhere (mix.weights): {told}"
 
 
 def _no_floor(config: Config) -> Iterator[str]:

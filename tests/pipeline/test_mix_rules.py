@@ -111,6 +111,7 @@ def test_learned_weights_decide_how_a_size_is_divided(project: Project) -> None:
     for source, share in wanted.items():
         assert found[source] / total == pytest.approx(share, abs=0.12)
     assert project.run("check", "learned", weights="weights.json").exit == 0
+    assert any("bot 1/10, letters 3/10, press 2/5, web 1/5" in note for note in mix.manifest["notes"])
 
 
 def test_a_temperature_lifts_small_sources(project: Project) -> None:
