@@ -140,11 +140,10 @@ def assert_sound(plan: Plan, cells: Cells) -> None:
     for rule in plan.rules:
         part, whole = rule.numerator, rule.denominator
         share = rule.rule.share
-        shrunk = any(note.startswith(f"{rule.name}: shrunk") for note in plan.notes)
         if share is not None:
             difference = share.denominator * part - share.numerator * whole
             assert difference >= 0 if rule.kind == "floor" else difference <= 0
-        elif not shrunk:
+        else:
             assert part >= rule.rule.amount if rule.kind == "floor" else part <= rule.rule.amount
 
 
@@ -156,8 +155,7 @@ def largest_by_exhaustion(strata: Sequence[Stratum], cells: Cells, params: Mixtu
     ]
     assert prod(len(row) + 1 for row in steps) < 20_000
     asked = demand(Columns(strata), np.array([sum(row) for row in steps], np.int64), params)
-    least_amounts = params.if_short == "fail"
-    constraints = [c for c in asked.constraints(np.arange(len(strata))) if least_amounts or not c.is_amount_floor]
+    constraints = asked.constraints(np.arange(len(strata)))
     choices = [
         sorted({0, *itertools.accumulate(row)}) if ok else [0] for row, ok in zip(steps, asked.allowed, strict=True)
     ]
@@ -408,15 +406,31 @@ def test_a_size_above_all_there_is_names_no_rule():
     assert (caught.value.missing, caught.value.feasible_size) == (2, 5)
 
 
-def test_an_amount_out_of_reach_is_named_or_shrinks():
+@pytest.mark.parametrize("if_short", ["fail", "shrink"])
+def test_an_amount_out_of_reach_is_named_and_never_relaxed(if_short: str) -> None:
     cells = even_cells(400_000, 300_000)
-    params = MixtureParams(floors=(floor("1/2"), Rule("human", amount=350_000)))
+    params = MixtureParams(floors=(floor("1/2"), Rule("human", amount=350_000)), if_short=if_short)
     with pytest.raises(InfeasibleMixture, match="asks for 350000 tokens and there are 300000") as caught:
         plan_mixture([VERIFIED, BELIEVED], cells, params)
     assert caught.value.missing == 50_000
-    plan = plan_mixture([VERIFIED, BELIEVED], cells, replace(params, if_short="shrink"))
-    assert taken(plan) == [400_000, 300_000]
-    assert plan.notes == ("floor human 350000: shrunk to 300000 tokens",)
+    assert "shrink" not in str(caught.value)
+
+
+def test_where_all_there_is_falls_short_of_the_size_no_lower_floor_is_said_to_help() -> None:
+    cells = cells_of([100], [400])
+    with pytest.raises(InfeasibleMixture) as caught:
+        plan_mixture([VERIFIED, BELIEVED], cells, MixtureParams(floors=(floor("1/2"),), size=10_000))
+    assert caught.value.missing == 9500
+    assert "add 9500 tokens of text human_verified" in str(caught.value)
+    assert "lower the floor" not in str(caught.value)
+
+
+def test_verified_text_that_another_rule_leaves_out_is_not_said_to_be_missing() -> None:
+    drop = Rule("synthetic", Fraction("0.1"), by="source", otherwise="drop")
+    with pytest.raises(InfeasibleMixture, match="all verified human text is left out") as caught:
+        plan_mixture([VERIFIED, SYNTHETIC], cells_of([1000], [1000]), MixtureParams(floors=(floor("1/2"), drop)))
+    assert "floor synthetic 1/10 in source press: cannot hold it; left out of the mix (drop)" in str(caught.value)
+    assert "custody" not in str(caught.value)
 
 
 def test_rules_that_contradict_each_other_are_named():

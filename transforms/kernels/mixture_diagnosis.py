@@ -21,12 +21,26 @@ def diagnose(
     params: MixtureParams,
     constraints: Sequence[Constraint],
     feasible: int | None,
+    left_out: Sequence[str] = (),
 ) -> InfeasibleMixture:
-    """The error to raise; `feasible` is the largest mix found if only the size is out of reach, else None."""
+    """The error to raise.
+
+    `feasible` is the largest mix found if only the size is out of reach, else None; `left_out` says which rules took
+    verified text out of what can be chosen, if some did.
+    """
     unit = params.measure
     whole = sum(capacity)
     verified = sum(c for c, counts in zip(capacity, is_verified.tolist(), strict=True) if counts)
     available = {"everything": whole, VERIFIED: verified}
+    if params.human_floor > 0 and verified == 0 and left_out:
+        return InfeasibleMixture(
+            f"all verified human text is left out, and the floor asks for {params.human_floor} of the mix: "
+            + "; ".join(left_out),
+            binding=(f"floor {VERIFIED} {params.human_floor}",),
+            available=available,
+            missing=1,
+            advice="Relax the rule that leaves it out, or say otherwise: exempt there",
+        )
     if params.human_floor > 0 and verified == 0:
         return InfeasibleMixture(
             f"there is no verified human text, and the floor asks for {params.human_floor} of the mix",
@@ -63,7 +77,7 @@ def diagnose(
                 binding=(constraint.name,),
                 available={**available, constraint.rule.of: reach},
                 missing=constraint.bound - reach,
-                advice=f"Lower the amount to {reach}, add text, allow more epochs, or say if_short: shrink",
+                advice=f"Lower the amount to {reach}, add text, or allow more epochs",
             )
     return _conflict(params, capacity, constraints, available)
 
@@ -91,17 +105,20 @@ def _size_out_of_reach(
         share = constraint.rule.share
         if share is None or not constraint.base.all() or available["everything"] < size:
             continue
+        everything = available["everything"]
         if constraint.kind == "floor":
             missing = -(-share.numerator * size // share.denominator) - reach
             change = f"lower the floor to {reach}/{size} ({reach / size:.4f})"
             lacking = constraint.rule.of
         else:
-            rest = available["everything"] - reach
+            rest = everything - reach
             missing = -(-(share.denominator - share.numerator) * size // share.denominator) - rest
             change = f"raise the cap to {size - rest}/{size} ({(size - rest) / size:.4f})"
             lacking = f"other than {constraint.rule.of}"
         if missing > 0:
-            advice += f", add {missing} {unit} of text {lacking}, or {change}"
+            # Where all there is falls short of the size as well, no rule is to blame alone.
+            missing = max(missing, size - everything)
+            advice += f", add {missing} {unit} of text {lacking}" + (f", or {change}" if everything >= size else "")
             break
     if available["everything"] < size:
         missing = size - available["everything"]
@@ -136,7 +153,7 @@ def _conflict(
             available[constraint.rule.of] = _reach(constraint, capacity)
         first = short[0][0]
         names = tuple(c.name for c, _ in short)
-        others = ", ".join(c.name for c in constraints if c is not first) or "what is available"
+        others = ", ".join(c.name for c in constraints if c.name not in names) or "what is available"
         # Shares that contradict each other do so at any size: only of amounts can some text be missing.
         missing = sum(math.ceil(shortfall) for c, shortfall in short if c.is_amount_floor)
         return InfeasibleMixture(

@@ -235,16 +235,17 @@ class _Planner:
                 if choice is not None and not choice.short:
                     return choice, ()
                 short = short or choice
-            if self.params.if_short == "shrink":
-                if short is not None:
-                    size = int(short.selection.taken.sum())
-                    note = f"shrunk from size {self.params.size} to {size} {self.params.measure}"
-                    return short, (note,)
-                shrunk = self._shrink_amounts(plain)
-                if shrunk is not None:
-                    return shrunk
+            if short is not None and self.params.if_short == "shrink":
+                size = int(short.selection.taken.sum())
+                note = f"shrunk from size {self.params.size} to {size} {self.params.measure}"
+                return short, (note,)
         feasible = None if short is None else int(short.selection.taken.sum())
-        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible)
+        left_out = self.demand.notes if self._drops_verified() else ()
+        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible, left_out)
+
+    def _drops_verified(self) -> bool:
+        dropped = [(ruling.group, group) for ruling in self.demand.rulings for group in ruling.dropped]
+        return any(bool((self.supply.verified & (groups == group)).any()) for groups, group in dropped)
 
     def _anything_counts(self) -> bool:
         """Whether there are documents to mix and, under a floor above 0, verified text among them."""
@@ -281,32 +282,12 @@ class _Planner:
         size = self.params.size
         return size is not None and total < min(size * (1 - Fraction(1, 10**7)), size - Fraction(1, 2))
 
-    def _shrink_amounts(self, plain: Sequence[Constraint]) -> tuple[_Choice, tuple[str, ...]] | None:
-        """Least amounts that cannot be met become what can be met; shares stay as they are."""
-        soft = np.array([c.is_amount_floor for c in plain], np.bool_)
-        shortfalls = Levels(plain, self.capacity).shortfalls(soft, 0.0) if soft.any() else None
-        if shortfalls is None:
-            return None
-        relaxed = [
-            c._replace(bound=max(0, int((c.bound - shortfall) * (1 - 1e-6)))) if give else c
-            for c, shortfall, give in zip(plain, shortfalls.tolist(), soft.tolist(), strict=True)
-        ]
-        # The relaxed amounts guide; where rounding cannot reach them either, they hold nothing up.
-        let_go = [c._replace(bound=0) if c.is_amount_floor else c for c in plain]
-        for guides, rules in zip(self._variants(relaxed), self._variants(let_go), strict=True):
-            choice = self._attempt(guides, rules)
-            if choice is not None:
-                taken = [(c, int(choice.selection.taken[c.of].sum())) for c in plain if c.is_amount_floor]
-                unit = self.params.measure
-                return choice, tuple(f"{c.name}: shrunk to {t} {unit}" for c, t in taken if t < c.bound)
-        return None
-
 
 def _from_the_start(ruling: Ruling) -> bool:
     """Whether all groups are looked at, rather than those that a mix without them breaks.
 
-    A least amount may be shrunk, and text elsewhere can break a least share of the whole: both are no matter of the
-    group alone.
+    Least amounts are to be reached together, and text elsewhere can break a least share of the whole: both are no
+    matter of the group alone.
     """
     rule = ruling.rule
     return len(ruling.names) <= FEW_GROUPS or (ruling.kind == "floor" and (ruling.of_whole or rule.amount is not None))
