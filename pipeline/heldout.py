@@ -235,6 +235,13 @@ def holding_warnings(fates: Fates) -> Iterator[str]:
         )
 
 
+def empty_warnings(reference: Facts) -> Iterator[str]:
+    """Files were named and nothing stands in them, so nothing is held out: not what their owner thinks."""
+    if reference.shards and not any(summary.readable for summary in reference.summaries):
+        files = "1 file holds" if len(reference.shards) == 1 else f"{len(reference.shards):,} files hold"
+        yield f"diversity.reference: its {files} no document that could be read, so nothing is held out"
+
+
 def told_reference(reference: Facts) -> dict[str, Any] | None:
     """For the manifest: what was held out, by content; None where nothing was."""
     if not reference.shards:

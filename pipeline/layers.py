@@ -28,7 +28,7 @@ from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.exclusions import exclusion_warnings
-from pipeline.heldout import holding_warnings, judge_reference_shards
+from pipeline.heldout import empty_warnings, holding_warnings, judge_reference_shards
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
 from pipeline.object_stores import local_scratch, unreachable
@@ -262,6 +262,7 @@ class IndexBuilder:
         warnings = [*custody_warnings(self.config, facts, custody), *leaf_warnings(self.config, fates, custody)]
         warnings += [
             *exclusion_warnings(self.config, fates),
+            *empty_warnings(anchors.reference),
             *holding_warnings(fates),
             *form_warnings(self.config, facts),
         ]

@@ -344,6 +344,12 @@ def test_files_without_documents_are_no_leak(tmp_path: Path) -> None:
     assert len(run(config).rows) == 1
 
 
+def test_a_reference_without_documents_is_told(tmp_path: Path) -> None:
+    config = reference_project(tmp_path, {"web": ["a text of its own"]}, {"en": ["", "  "]})
+    expected = "diversity.reference: its 1 file holds no document that could be read"
+    assert any(note.startswith(expected) for note in run(config).manifest["notes"])
+
+
 def test_the_manifest_names_what_was_held_out(tmp_path: Path) -> None:
     rng = random.Random(6)
     config = reference_project(tmp_path, {"web": made_texts(rng, 3)}, {"en": [*made_texts(rng, 3), ""]})
