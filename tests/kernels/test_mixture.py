@@ -416,15 +416,6 @@ def test_an_amount_out_of_reach_is_named_and_never_relaxed(if_short: str) -> Non
     assert "shrink" not in str(caught.value)
 
 
-def test_where_all_there_is_falls_short_of_the_size_no_lower_floor_is_said_to_help() -> None:
-    cells = cells_of([100], [400])
-    with pytest.raises(InfeasibleMixture) as caught:
-        plan_mixture([VERIFIED, BELIEVED], cells, MixtureParams(floors=(floor("1/2"),), size=10_000))
-    assert caught.value.missing == 9500
-    assert "add 9500 tokens of text human_verified" in str(caught.value)
-    assert "lower the floor" not in str(caught.value)
-
-
 def test_verified_text_that_another_rule_leaves_out_is_not_said_to_be_missing() -> None:
     drop = Rule("synthetic", Fraction("0.1"), by="source", otherwise="drop")
     with pytest.raises(InfeasibleMixture, match="all verified human text is left out") as caught:

@@ -105,20 +105,17 @@ def _size_out_of_reach(
         share = constraint.rule.share
         if share is None or not constraint.base.all() or available["everything"] < size:
             continue
-        everything = available["everything"]
         if constraint.kind == "floor":
             missing = -(-share.numerator * size // share.denominator) - reach
             change = f"lower the floor to {reach}/{size} ({reach / size:.4f})"
             lacking = constraint.rule.of
         else:
-            rest = everything - reach
+            rest = available["everything"] - reach
             missing = -(-(share.denominator - share.numerator) * size // share.denominator) - rest
             change = f"raise the cap to {size - rest}/{size} ({(size - rest) / size:.4f})"
             lacking = f"other than {constraint.rule.of}"
         if missing > 0:
-            # Where all there is falls short of the size as well, no rule is to blame alone.
-            missing = max(missing, size - everything)
-            advice += f", add {missing} {unit} of text {lacking}" + (f", or {change}" if everything >= size else "")
+            advice += f", add {missing} {unit} of text {lacking}, or {change}"
             break
     if available["everything"] < size:
         missing = size - available["everything"]
