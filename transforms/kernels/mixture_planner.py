@@ -79,6 +79,10 @@ def _explained(supply: Supply, params: MixtureParams, reason: InfeasibleMixture)
         return reason
 
     def size_of(asked: MixtureParams) -> int | None:
+        # A bound is quick to tell, and a mix that is not there takes long to be looked for.
+        bound = largest_bound(supply, asked)
+        if bound == 0 or (asked.if_short == "fail" and bound < (asked.size or 0) * (1 - 1e-6)):
+            return None
         try:
             return choose(supply, asked, explain=False).size or None
         except InfeasibleMixture:
