@@ -25,6 +25,7 @@ from transforms.kernels.diversity import Accumulator, language_key
 from transforms.kernels.diversity.baseline import FALSE_DISCOVERIES, LEAST_SIZE, LEAST_WORKS, MEASURES, adjusted
 from transforms.kernels.diversity.held_out import HeldOut
 from transforms.kernels.diversity.reference import Reference
+from transforms.kernels.scripts import SCRIPT
 from transforms.sidecars import SplitDiversity, diversity_path
 
 __all__ = ["BASELINE", "Judged", "judge_baselines", "prepare_baseline", "summary_of", "write_baseline"]
@@ -34,6 +35,7 @@ _MOST_NAMED = 20
 _MOST_LANGUAGES = 5
 _ALARMS = {measure.name: measure.alarm for measure in MEASURES}
 _NO_LANGUAGE = "(not stated)"
+_ONLY_SCRIPT = "(not stated, {} script)"
 _LONGEST = 40
 _UNSTATED = " (files of the reference state none: give them a language column)"
 
@@ -109,7 +111,7 @@ def judge_baselines(reports: Sequence[bytes]) -> Judged:
             language = names.get(told["language"])
             entry = {"scope": row["scope"], "name": row["name"], **told, "language": language}
             if told.get("none") == "language":
-                entry["no_language"] = printable(language[:_LONGEST]) if language else _NO_LANGUAGE
+                entry["no_language"] = _told_language(language)
                 hint = _UNSTATED if entry.pop("unstated", False) else ""
                 entry["none"] = f"no held-out text of language {entry['no_language']}{hint}"
             kinds[row["scope"]].append(entry)
@@ -127,6 +129,14 @@ def judge_baselines(reports: Sequence[bytes]) -> Judged:
         made.append(json.dumps(row, sort_keys=True).encode())
     found = sorted((entry for entries in kinds.values() for entry in entries), key=lambda e: (e["scope"], e["name"]))
     return Judged(made, found)
+
+
+def _told_language(language: str | None) -> str:
+    if not language:
+        return _NO_LANGUAGE
+    if language.startswith(SCRIPT):
+        return _ONLY_SCRIPT.format(language.removeprefix(SCRIPT))
+    return printable(language[:_LONGEST])
 
 
 def _metrics(entry: Mapping[str, Any], compared: int) -> list[list[Any]]:

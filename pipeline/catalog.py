@@ -21,7 +21,7 @@ from transforms.kernels.hashing import fingerprint
 from transforms.kernels.records import UnreadableFile, detect_format, row_groups
 from transforms.kernels.text import UNICODE_VERSION
 
-FACTS_VERSION = "7"
+FACTS_VERSION = "8"
 """Raised whenever the same input would give other facts."""
 
 MOST_SPLIT_BYTES = 64 << 20

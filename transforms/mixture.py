@@ -27,6 +27,7 @@ from transforms.kernels.gather import ChunkedTexts
 from transforms.kernels.hashing import fingerprint, hex_ids, text_digests
 from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
+from transforms.kernels.scripts import languages_or_scripts
 from transforms.kernels.text import split_words
 from transforms.planned import Assignments, Draw, MixTask, measured, planned_rows
 from transforms.pool import PooledDoFn
@@ -471,11 +472,10 @@ class PartDiversity:
     def add(self, rows: pa.Table) -> None:
         texts = rows["text"].combine_chunks()
         words = split_words(texts)
-        languages = rows["language"].combine_chunks().fill_null("").dictionary_encode()
-        names = np.array(list(map(diversity.language_key, languages.dictionary.to_pylist())), np.uint64)
-        keys = names[languages.indices.to_numpy()]
-        codes, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
-        order, runs = groups(codes)
+        names, codes = languages_or_scripts(rows["language"].combine_chunks(), texts)
+        keys = np.array(list(map(diversity.language_key, names)), np.uint64)[codes]
+        origins, values = strata.distinct_rows([rows["provenance"], rows["generator"]])
+        order, runs = groups(origins)
         for code, start, end in runs:
             provenance, generator = values[code]
             key = provenance, generator or ""

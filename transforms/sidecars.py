@@ -21,6 +21,7 @@ from transforms.kernels.columns import ColumnMap, Located
 from transforms.kernels.detectors import DetectorSpec
 from transforms.kernels.records import FileFormat
 from transforms.kernels.schemas import DIGEST_BYTES, Status, facts_schema
+from transforms.kernels.scripts import languages_or_scripts
 from transforms.kernels.tokens import TokenizerFile
 
 SUMMARY_KEY = b"anchormix"
@@ -220,7 +221,7 @@ def write_part(folder: str, kind: str, partition: int, table: pa.Table) -> bytes
 class SplitDiversity:
     """The diversity accumulators of one split, one per language; their sum describes the split.
 
-    Documents without a language count under the empty name. A column that is no language column must not cost an
+    Documents that state no language count under their script. A column that is no language column must not cost an
     accumulator per document: past the first names of a split, the others share one.
     """
 
@@ -234,9 +235,7 @@ class SplitDiversity:
         self._most = min(self._MOST_LANGUAGES, self._MOST_BYTES // diversity.most_bytes(params))
 
     def add(self, documents: pa.Array, words: text.Words, readable: npt.NDArray[np.bool_], language: pa.Array) -> None:
-        languages = language.fill_null("").dictionary_encode()
-        names = languages.dictionary.to_pylist()
-        codes = languages.indices.to_numpy()
+        names, codes = languages_or_scripts(language, documents)
         keys = np.array(list(map(diversity.language_key, names)), np.uint64)[codes]
         places = np.flatnonzero(readable)
         order, runs = groups(codes[places])

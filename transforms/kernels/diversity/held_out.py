@@ -22,6 +22,7 @@ from transforms.kernels.diversity.equal_size import draw
 from transforms.kernels.diversity.keys import language_key
 from transforms.kernels.diversity.metric import Metric, rounded
 from transforms.kernels.diversity.reference import RARE_BANDS, Reference, band_name
+from transforms.kernels.scripts import SCRIPT
 
 __all__ = ["HeldOut"]
 
@@ -34,6 +35,7 @@ class HeldOut:
         self._against = {language_key(name): Against(reference) for name, reference in self._references.items()}
         works = [work for reference in references.values() for work in reference.works]
         self._domains = {work.domain for work in works} - {""}
+        self._unstated = any(not name or name.startswith(SCRIPT) for name in self._references)
 
     def to_bytes(self) -> bytes:
         columns = [np.array([len(self._references)])]
@@ -79,7 +81,7 @@ class HeldOut:
         all_words = sum(total.sample.words_by_language().values())
         told: dict[str, Any] = {"language": language, "of_words": rounded(words / all_words) if all_words else 0.0}
         if language not in self._against:
-            return told | {"none": "language", "unstated": language_key("") in self._against}
+            return told | {"none": "language", "unstated": self._unstated}
         domain = None if source is None or not self._domains else source if source in self._domains else ""
         try:
             found = self._against[language].compare(total.sample.texts(language), domain, n_files)
