@@ -48,10 +48,14 @@ def parsed_batch(
     text, problem, voices, owner, part = compose(located.form, names, [values[keys] for keys in located.text], broken)
     problem = first_problem(problem, _unfit(names, text, limits.max_document))
     count = len(text)
+
+    def of_documents(column: pa.Array) -> pa.Array:
+        return column if owner is None else column.take(pa.array(owner))
+
     counts = None
     if (counted_in := located.fields.get("n_tokens")) is not None:
-        # A column of counts is refused where rows hold several texts, so its rows are the documents.
-        counts, wrong = as_count(".".join(counted_in), values[counted_in])
+        # Where rows hold several texts, the driver refuses a column that counts rows, once all is read.
+        counts, wrong = map(of_documents, as_count(".".join(counted_in), values[counted_in]))
         needless = pa.array(blank(text.view(pa.large_string())))
         problem = first_problem(problem, pc.if_else(needless, pa.scalar(None, pa.string()), wrong))
     status = np.zeros(count, np.uint8)
@@ -65,9 +69,6 @@ def parsed_batch(
     rows = np.arange(count) if owner is None else owner
     if voices is None:
         voices = np.full(count, located.voice, np.uint8)
-
-    def of_documents(column: pa.Array) -> pa.Array:
-        return column if owner is None else column.take(pa.array(owner))
 
     columns = {
         "row": pa.array(first_row + rows),
