@@ -23,7 +23,7 @@ from pipeline.errors import AnchormixError
 from pipeline.lease import Lease
 from transforms import files, stores
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.usefixtures("store"), pytest.mark.engine]
 
 READ_FROM_A_STORE = ("shards", "custody", "keys")
 

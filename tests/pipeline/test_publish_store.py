@@ -14,6 +14,8 @@ from pipeline import lease, publish, publish_store
 from pipeline.errors import AnchormixError, UsageError
 from transforms import files, stores
 
+pytestmark = pytest.mark.engine
+
 FILES = {
     "data/train-00000-of-00002.parquet": b"0" * 1000,
     "data/train-00001-of-00002.parquet": b"1" * 2000,
