@@ -65,7 +65,7 @@ def test_both_ways_give_the_same_verdicts(
 
 @pytest.mark.parametrize(
     ("shape", "documents", "edges"),
-    [(clusters.CHAIN, 100_000, 0), (clusters.STAR, 100_000, 0), (clusters.RANDOM, 1_000_000, 3_000_000)],
+    [(clusters.CHAIN, 100_000, 0), (clusters.STAR, 100_000, 0), (clusters.RANDOM, 300_000, 900_000)],
 )
 def test_large_clusters_are_decided_in_one_pipeline(shape: str, documents: int, edges: int, tmp_path: Path) -> None:
     left, right = clusters.edges_of(shape, documents, edges)
