@@ -107,7 +107,8 @@ def killed_after(
             project.assert_whole_or_absent()
             time.sleep(0.01)
         if group:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a random moment may come after the end
+                os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
         process.wait()
