@@ -27,6 +27,7 @@ from pipeline.errors import UsageError
 from pipeline.eu_summary import eu_summary
 from pipeline.gates import gate_line
 from pipeline.manifest import MANIFEST, RuleClaim, decimal, named_rules
+from pipeline.page import whole_page
 from pipeline.report_baseline import ALARM_GROUPS, BASELINE_STYLE, baseline_lines, baseline_section
 from pipeline.survival import KINDS, STEPS
 from pipeline.verify import Verification
@@ -479,7 +480,7 @@ def _page(manifest: Mapping[str, Any], diversity: pa.Table | None, baseline: Map
         _section("Identity", _identity(manifest)),
     ]
     body = "\n".join(part for part in parts if part)
-    return _TEMPLATE.replace("{{style}}", _STYLE + BASELINE_STYLE).replace("{{body}}", body)
+    return whole_page("anchormix report", _STYLE + BASELINE_STYLE, body)
 
 
 def _section(title: str, content: str) -> str:
@@ -662,20 +663,6 @@ def _table(
     body = "".join(cells("td", row, not raw) for row in rows)
     return f"<div class=wide><table>{head}<tbody>{body}</tbody></table></div>"
 
-
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>anchormix report</title>
-<style>{{style}}</style>
-</head>
-<body>
-{{body}}
-</body>
-</html>
-"""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2125; --soft: #667079; --line: #dfe3e6; --paper: #fff; --row: #f6f7f8;

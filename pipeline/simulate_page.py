@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import UsageError
+from pipeline.page import whole_page
 from pipeline.simulate import CAUTION, Chain, Simulation, band_names, percent
 from transforms.kernels.simulation import Generation
 
@@ -184,7 +185,7 @@ def _html(found: Simulation, drawing: str) -> str:
         *(_table(found, panel) for panel in _panels()),
         "</section>",
     ]
-    return _TEMPLATE.replace("{{style}}", _STYLE).replace("{{body}}", "\n".join(parts))
+    return whole_page("anchormix simulation", _STYLE, "\n".join(parts))
 
 
 def _told_kept(chain: Chain) -> str:
@@ -226,20 +227,6 @@ text { fill: var(--ink); font: 12px system-ui, -apple-system, "Segoe UI", Roboto
 .grid { stroke: var(--line); }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .theory { fill: none; stroke: var(--ink); stroke-width: 1; stroke-dasharray: 2 3; }
-"""
-
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>anchormix simulation</title>
-<style>{{style}}</style>
-</head>
-<body>
-{{body}}
-</body>
-</html>
 """
 
 _STYLE = """
