@@ -1,14 +1,10 @@
 """Compiled, Beam-free computation on batches: numpy, Arrow, numba.
 
-Kernels are compiled once and cached beside their source. Where that folder cannot be written (a worker image,
-a read-only install) the cache goes to a folder of the current user's below the temporary directory instead;
-numba reads the variable when it is first imported, so this module must come first, and it does: every kernel
-lives below it.
+Kernels are compiled once and cached beside their source, or where that cannot be written (a read-only install, a
+worker that does not own it) in a folder of the user's own. numba reads the variable that says so when it is first
+imported, so this module must come first, and it does: every kernel lives below it.
 """
 
-import os
-import tempfile
-from pathlib import Path
+from transforms.kernels import kernel_cache
 
-if "NUMBA_CACHE_DIR" not in os.environ and not os.access(Path(__file__).parent, os.W_OK):
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"anchormix-numba-{os.getuid()}")
+kernel_cache.choose()
