@@ -87,6 +87,7 @@ def bring_up_to_date(config: Config, beam: Sequence[str], quiet: bool) -> Outcom
             "survival": survived,
             "duplicates": indexed.fates.duplicates,
             "removal": dict(indexed.fates.removal),
+            "stages": builder.runner.effort.to_json(),
         },
     )
 
@@ -119,6 +120,7 @@ def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] 
             "bands": bands,
             "survival": survived,
             "duplicates": indexed.fates.duplicates,
+            "stages": builder.runner.effort.to_json(),
         },
     )
 
@@ -165,16 +167,17 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id, scratch=builder.local_scratch) as folder:
             written = _write(config, builder, indexed, planned, digest, folder, measured, baseline)
-            judged = judge_baselines([*measured, *written.diversity])
-            made = _describe(config, builder, indexed, planned, digest, folder, judged, parent)
-            verification = verify_mix(
-                folder,
-                tokenizer=builder.tokenizer,
-                audits=made.audits,
-                custody_audited=True,
-                held_out=made.held_out,
-                staged=True,
-            )
+            with builder.runner.effort.stage("verify"):
+                judged = judge_baselines([*measured, *written.diversity])
+                made = _describe(config, builder, indexed, planned, digest, folder, judged, parent)
+                verification = verify_mix(
+                    folder,
+                    tokenizer=builder.tokenizer,
+                    audits=made.audits,
+                    custody_audited=True,
+                    held_out=made.held_out,
+                    staged=True,
+                )
             if not verification.passed:
                 raise verification_failed(config.output, verification)
             _write_run(folder, command, builder, indexed, parent, started)
@@ -409,6 +412,7 @@ def _write_run(
         "beam": list(builder.runner.arguments),
         "rebuilt": builder.rebuilt,
         "fates": indexed.fates.key,
+        "stages": builder.runner.effort.to_json(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
         "machine": platform.machine(),

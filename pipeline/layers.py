@@ -200,13 +200,13 @@ class IndexBuilder:
     def __init__(self, config: Config, index: Index, runner: Runner, build: bool = True) -> None:
         self.config = config
         self.index = index
-        self.runner = runner
         self.build = build
         self.most_edges = settings.removal_edges()
         self.run_id = uuid.uuid4().hex[:12]
         self._local_root, self._shared_root = _scratch_roots(index, runner)
         self.local_scratch = files.join(self._local_root, self.run_id)
         self.scratch = files.join(self._shared_root, self.run_id)
+        self.runner = replace(runner, reports=self.scratch)
         self.rebuilt: list[str] = []
 
     @cached_property

@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pipeline.effort import Effort, StageEffort
 from pipeline.errors import AnchormixError, UsageError
 from pipeline.object_stores import refuse_secrets
 from pipeline.progress import Progress
@@ -43,6 +45,8 @@ class Runner:
     one_worker: bool  # Beam's only one, in this process
     threads: int  # of that one; engines bring their own
     progress: Progress
+    effort: Effort = field(default_factory=Effort)
+    reports: str | None = None  # a folder that workers and driver reach; None: what exchanges carried is not known
 
     def scratch(self, folder: str) -> str | None:
         """The folder for run files, or None where packets go through the engine's shuffle."""
@@ -50,10 +54,14 @@ class Runner:
 
     def run(self, stage: str, total_bytes: int, define: Callable[[Any], None]) -> None:
         """Define a pipeline, run it, wait. A worker's exception becomes one error that says where its traceback is."""
+        with self.effort.stage(stage) as effort:
+            self._run(stage, total_bytes, define, effort)
+
+    def _run(self, stage: str, total_bytes: int, define: Callable[[Any], None], effort: StageEffort) -> None:
         import apache_beam as beam
 
         from pipeline.beam_options import ParsedOnce, end_bundles_at_once, remember_signatures
-        from transforms import counters, exchange, pool
+        from transforms import counters, exchange, files, pool
 
         counters.reset(stage)
         pool.use_threads(self.threads, self.one_worker)
@@ -66,6 +74,12 @@ class Runner:
             reason = " ".join(str(error).split())
             raise UsageError("bad_beam_flag", f"behind `--`: {reason}", arguments=list(self.arguments)) from None
         define(pipeline)
+        told = None
+        if self.one_worker:
+            exchange.note_traffic()
+        elif self.reports is not None:
+            told = files.join(self.reports, f"traffic-{uuid.uuid4().hex[:12]}")
+            exchange.report_traffic(pipeline, told)
         with self.progress.stage(stage, total_bytes, lambda: counters.done(stage)), _beam_log(self.in_process) as log:
             # An engine's client wants the main thread, for its signal handlers.
             state = _finish(stage, pipeline, log) if self.in_process else _wait(stage, pipeline, log)
@@ -77,6 +91,7 @@ class Runner:
                 stage=stage,
                 state=state,
             )
+        effort.exchanges = exchange.reported_traffic(told) if told else exchange.noted_traffic()
 
 
 class _BeamLog(logging.Handler):

@@ -12,14 +12,17 @@ order that does not depend on arrival. Two carriers give receivers the same pack
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import numpy.typing as npt
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -100,16 +103,21 @@ def _reference(kind: bytes, name: str, frames: list[bytes]) -> bytes:
 
 
 def _open_reference(value: bytes) -> tuple[str, list[tuple[bytes, int, int]]]:
+    name, frames = _frames_of(value)
+    return name, list(_FRAME.iter_unpack(frames))
+
+
+def _frames_of(value: bytes) -> tuple[str, bytes]:
     (length,) = struct.unpack_from("<I", value, 1)
-    path = value[5 : 5 + length].decode()
-    return path, list(_FRAME.iter_unpack(value[5 + length :]))
+    return value[5 : 5 + length].decode(), value[5 + length :]
 
 
 @dataclass
 class Exchange(beam.PTransform):
     """Regroup packets by partition: of one collection, or of several that meet here.
 
-    Several are joined after they were spilled: the local runner holds in memory what passes a Flatten.
+    Several are joined after they were spilled: the local runner holds in memory what passes a Flatten. What arrives is
+    weighed on the way; `note_traffic` and `report_traffic` tell that of a whole pipeline.
 
     Args:
         scratch: folder for run files, shared by all workers, removed by the driver after the pipeline; None to send
@@ -119,10 +127,16 @@ class Exchange(beam.PTransform):
     scratch: str | None = None
 
     def expand(self, packets: Any) -> Any:
-        if not isinstance(packets, tuple):
-            return self._carried(packets, "") | "Group" >> beam.GroupByKey()
-        carried = tuple(self._carried(part, str(number)) for number, part in enumerate(packets))
-        return carried | "Join" >> beam.Flatten() | "Group" >> beam.GroupByKey()
+        if isinstance(packets, tuple):
+            carried = tuple(self._carried(part, str(number)) for number, part in enumerate(packets))
+            grouped = carried | "Join" >> beam.Flatten() | "Group" >> beam.GroupByKey()
+        else:
+            grouped = self._carried(packets, "") | "Group" >> beam.GroupByKey()
+        weighed = grouped | "Weigh" >> beam.ParDo(_Weigh(self.label)).with_outputs(
+            _TRAFFIC, main="grouped", allow_unknown_tags=False
+        )
+        _ = weighed[_TRAFFIC]  # made now, so that `report_traffic` finds it
+        return weighed.grouped
 
     def _carried(self, packets: Any, label: str) -> Any:
         if self.scratch is None:
@@ -197,6 +211,119 @@ class _Spill(beam.DoFn):
             references.append((partition, _reference(_STORED, self._path, frames)))
         self._sink.flush()
         yield from references
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one exchange carried: exact, because only what a receiver was given counts, and that once."""
+
+    exchange: str
+    partitions: int  # that got anything
+    packets: int
+    bytes: int  # of packets with their order keys, whichever way they travelled
+    largest: int  # bytes of the heaviest partition, which is what one receiver gets
+
+    def plus(self, other: Traffic) -> Traffic:
+        """Of the same exchange."""
+        return Traffic(
+            self.exchange,
+            self.partitions + other.partitions,
+            self.packets + other.packets,
+            self.bytes + other.bytes,
+            max(self.largest, other.largest),
+        )
+
+
+_TRAFFIC = "traffic"
+_noted: dict[tuple[str, int], Traffic] | None = None  # by exchange and partition
+
+
+def note_traffic() -> None:
+    """Have this process note what exchanges carry from now on; `noted_traffic` tells it and ends that.
+
+    For pipelines whose only worker is this process: it saves them a grouping, which costs a small run a tenth of its
+    time. Bundles may be repeated, so notes are kept by partition. Elsewhere `report_traffic` does the same.
+    """
+    global _noted
+    _noted = {}
+
+
+def noted_traffic() -> list[Traffic]:
+    """What each exchange carried, by name."""
+    global _noted
+    noted, _noted = _noted or {}, None
+    return _added_up(noted.values())
+
+
+class _Weigh(beam.DoFn):
+    """Hands partitions on as they are, and tells at the end of each bundle what they weighed.
+
+    Receivers hold all references to their packets anyway, so a list of them costs nothing, and an engine that pages
+    large groups is not asked for them twice.
+    """
+
+    def __init__(self, exchange: str) -> None:
+        self._exchange = exchange
+
+    def start_bundle(self) -> None:
+        self._found: list[Traffic] = []
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+        partition, values = element[0], list(element[1])
+        packets = size = 0
+        for value in values:
+            if value[:1] == _INLINE:
+                packets, size = packets + 1, size + len(value) - 1
+                continue
+            _, frames = _frames_of(value)
+            lengths = np.frombuffer(frames, "<u8").reshape(-1, _FRAME.size // 8)[:, 3]
+            # Those in a run file are told without the order key, which travels beside them.
+            packets, size = packets + len(lengths), size + int(lengths.sum())
+            size += len(lengths) * ORDER.size if value[:1] == _STORED else 0
+        found = Traffic(self._exchange, 1, packets, size, size)
+        if _noted is None:
+            self._found = _added_up([*self._found, found])
+        else:
+            _noted[self._exchange, partition] = found
+        yield partition, values
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for found in self._found:
+            told = json.dumps(asdict(found), sort_keys=True).encode()
+            yield beam.pvalue.TaggedOutput(_TRAFFIC, WindowedValue(told, window.max_timestamp(), [window]))
+
+
+class _Weighings(PipelineVisitor):
+    """The collections in which the exchanges of a pipeline tell what they weighed."""
+
+    def __init__(self) -> None:
+        self.found: list[beam.PCollection[bytes]] = []
+
+    def visit_transform(self, transform_node: AppliedPTransform) -> None:
+        transform = transform_node.transform
+        if isinstance(transform, beam.ParDo) and isinstance(transform.fn, _Weigh):
+            self.found.append(transform_node.outputs[_TRAFFIC])
+
+
+def report_traffic(pipeline: beam.Pipeline, path: str) -> None:
+    """Have a pipeline that is defined write, at its end, what its exchanges carried; `reported_traffic` reads it."""
+    weighings = _Weighings()
+    pipeline.visit(weighings)
+    if weighings.found:
+        _ = tuple(weighings.found) | "Traffic" >> beam.Flatten() | "ReportTraffic" >> Gather(path)
+
+
+def reported_traffic(path: str) -> list[Traffic]:
+    """What each exchange carried, by name."""
+    return _added_up(Traffic(**json.loads(part)) for part in gathered(path))
+
+
+def _added_up(parts: Iterable[Traffic]) -> list[Traffic]:
+    found: dict[str, Traffic] = {}
+    for part in parts:
+        found[part.exchange] = found[part.exchange].plus(part) if part.exchange in found else part
+    return [found[exchange] for exchange in sorted(found)]
 
 
 @dataclass

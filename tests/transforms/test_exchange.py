@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 
 from pipeline.submit import LOCAL_RUNNER
 from transforms import exchange
-from transforms.exchange import Exchange, Gather, gathered, packet, received
+from transforms.exchange import (
+    Exchange,
+    Gather,
+    Traffic,
+    gathered,
+    note_traffic,
+    noted_traffic,
+    packet,
+    received,
+    report_traffic,
+    reported_traffic,
+)
 
 Packet = tuple[int, bytes]
 # Order keys are unique per partition, as senders promise.
@@ -164,14 +175,25 @@ def test_pipelines_receive_the_same_through_any_carrier(carrier: str, mode: str,
     report = tmp_path / "report"
     exchange.hold_packets(1 << 20 if carrier == "memory" else 0)
     options = PipelineOptions([f"--runner={LOCAL_RUNNER}", *MODES[mode]])
+    in_this_process = mode != "two threads"
+    if in_this_process:
+        note_traffic()
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
             | beam.Create(sent).with_output_types(tuple[int, bytes])
-            | Exchange(None if carrier == "shuffle" else str(tmp_path / "scratch"))
+            | "ByNumber" >> Exchange(None if carrier == "shuffle" else str(tmp_path / "scratch"))
             | beam.ParDo(_Deliver())
             | Gather(str(report))
         )
+        if not in_this_process:
+            report_traffic(pipeline, str(tmp_path / "traffic"))
+    weights: Counter[int] = Counter()
+    for partition, value in sent:
+        weights[partition] += len(value)
+    (told,) = noted_traffic() if in_this_process else reported_traffic(str(tmp_path / "traffic"))
+    assert told == Traffic("ByNumber", 4, 300, weights.total(), max(weights.values()))
+    assert noted_traffic() == []
     assert (tmp_path / "scratch").exists() == (carrier == "files")
     assert gathered(str(report)) == sorted(
         b"".join(struct.pack("<II", partition, len(body)) + body for body in bodies)
