@@ -67,9 +67,10 @@ class Whole(Kind):
 class Amount(Kind):
     """A number of tokens, documents or bytes; only bytes have suffixes."""
 
-    def __init__(self, always_bytes: bool = False) -> None:
+    def __init__(self, always_bytes: bool = False, least: int = 1) -> None:
         self.always_bytes = always_bytes
-        self.valid = "a whole number from 1 up, such as 250000, 1_000 or 3e11"
+        self.least = least
+        self.valid = f"a whole number from {least} up, such as 250000, 1_000 or 3e11"
         self.valid_bytes = self.valid + ", or bytes with a unit, such as 256MiB or 1GB"
 
     def parse(self, raw: Raw, at: At) -> int:
@@ -86,12 +87,12 @@ class Amount(Kind):
             amount = exact.numerator if exact.denominator == 1 else None
         else:
             amount = _integer(raw)
-        if amount is None or not 1 <= amount <= LARGEST:
+        if amount is None or not self.least <= amount <= LARGEST:
             at.fail("bad_value", f"valid is {valid}", raw)
         return amount
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"type": "number", "minimum": 1}, {"type": "string"}]}
+        return {"anyOf": [{"type": "number", "minimum": self.least}, {"type": "string"}]}
 
 
 class Weight(Kind):

@@ -49,7 +49,7 @@ class Rule:
         str, Key(Of(), "what is counted: a provenance, human_any, rephrase, generated, source:X or generator:Y")
     ]
     share: Annotated[Fraction | None, Key(SHARE, "part of the mix, or of each group's own total")] = None
-    amount: Annotated[int | None, Key(Amount(), "amount in the unit of mix.measure")] = None
+    amount: Annotated[int | None, Key(Amount(least=0), "amount in the unit of mix.measure")] = None
     by: Annotated[
         str | None,
         Key(

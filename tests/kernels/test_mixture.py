@@ -432,9 +432,32 @@ def test_rules_that_contradict_each_other_are_named():
     assert "cap human_any 1/2" in str(caught.value)
 
 
-def test_documents_are_not_split_to_reach_a_size():
-    with pytest.raises(InfeasibleMixture, match="documents are not split"):
-        plan_mixture([VERIFIED], cells_of([1000]), MixtureParams(floors=(floor("1/2"),), size=100))
+@pytest.mark.parametrize(
+    ("more", "needed"), [((), 700), ((Rule("human", amount=1),), 2_500), ((Rule("human", amount=9_100),), 20_500)]
+)
+def test_a_size_too_small_for_any_document_says_which_one_would_do(more: tuple[Rule, ...], needed: int) -> None:
+    cells = cells_of([700] + [900] * 2000, [900] * 2000)
+    params = MixtureParams(floors=(floor("1/2"), *more), size=100)
+    with pytest.raises(InfeasibleMixture, match=r"documents are not split|contradict") as caught:
+        plan_mixture([VERIFIED, BELIEVED], cells, params)
+    (told,) = (change for change in caught.value.changes if change["rule"] == "size 100")
+    assert needed <= told["to"] <= needed * 1.001
+    assert f"size 100 to {told['to']} ({told['size']} in the mix)" in str(caught.value)
+    assert plan_mixture([VERIFIED, BELIEVED], cells, replace(params, size=told["to"])).size == told["size"]
+
+
+def test_a_small_size_lets_a_group_go_as_a_large_one_does() -> None:
+    """Rules are tried on a part of all text: that part being larger than the size must not stand in the way."""
+    strata = [
+        Stratum("p", Provenance.HUMAN_VERIFIED, groups=groups("en")),
+        Stratum("q", Provenance.HUMAN_VERIFIED, groups=groups("de")),
+    ]
+    floors = (floor("1/2"), Rule("human_verified", amount=150, by="language", otherwise="drop"))
+    caps = (Rule("source:q", Fraction(1, 10)),)
+    params = MixtureParams(floors=floors, caps=caps, size=400)
+    plan = plan_mixture(strata, even_cells(400_000, 400_000, buckets=4000), params)
+    assert taken(plan) == [400, 0]
+    assert [group for _, group in plan.dropped] == ["de"]
 
 
 def test_one_giant_verified_document_carries_the_mix():
@@ -523,6 +546,28 @@ def test_the_floor_table_bounds_every_plan_from_above(problem):
     plan = planned(strata, cells, params)
     ((_, bound),) = floor_table(Supply(strata, cells, params), params, [params.human_floor])
     assert bound >= (plan.size if isinstance(plan, Plan) else 0)
+
+
+def test_the_floor_table_lets_groups_go_as_a_plan_does() -> None:
+    """German has to be half of the mix, and half verified, of which a cap leaves too little: it is let off."""
+    strata = [
+        Stratum("p", Provenance.HUMAN_VERIFIED, groups=groups("en")),
+        Stratum("q", Provenance.HUMAN_VERIFIED, groups=groups("de")),
+        Stratum("r", Provenance.HUMAN, groups=groups("de")),
+    ]
+    params = MixtureParams(
+        floors=(
+            floor("1/3"),
+            Rule("source:r", Fraction("0.5")),
+            Rule("human_verified", Fraction(1, 2), by="language", otherwise="exempt"),
+        ),
+        max_shares={"q": Fraction(1, 10)},
+    )
+    cells = even_cells(50_000, 50_000, 50_000)
+    plan = plan_mixture(strata, cells, params)
+    assert [group for _, group in plan.exempt] == ["de"]
+    ((_, bound),) = floor_table(Supply(strata, cells, params), params, [Fraction(1, 3)])
+    assert plan.size <= bound <= plan.size * 1.01
 
 
 def test_the_floor_table_is_what_verified_text_allows():

@@ -248,6 +248,13 @@ def test_amounts_of_bytes(folder: Folder, text: str, amount: int) -> None:
     assert "mix.measure: bytes" in folder.refuse(MINIMAL, f"mix.size={text}").message
 
 
+def test_an_amount_of_nothing_is_no_size_but_a_rule(folder: Folder) -> None:
+    nothing = "[{of: synthetic, amount: 0}]"
+    mix = folder.load(MINIMAL, f"mix.caps={nothing}", f"mix.floors={nothing}").mix
+    assert (mix.caps[0].amount, mix.floors[0].amount) == (0, 0)
+    assert "from 0 up" in folder.refuse(MINIMAL, "mix.caps=[{of: synthetic, amount: -1}]").message
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e99", "1e999999", "10k", "lots", "true", "1.5B"])
 def test_what_is_no_amount_is_refused(folder: Folder, text: str) -> None:
     error = folder.refuse(MINIMAL, f"mix.size={text}", "mix.measure=bytes")

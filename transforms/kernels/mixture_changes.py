@@ -1,7 +1,8 @@
-"""The smallest change of a rule that lets a mix exist: found by planning, so what is told is what would happen."""
+"""The smallest change of one rule, or of the size, that lets a mix exist: found by planning, so it is enough."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -17,25 +18,74 @@ MOST_RULES = 8
 MOST_STRATA = 5000
 """Of more strata a plan takes too long to be made dozens of times for an error message."""
 
+MayBe = Callable[[MixtureParams], bool]
+"""Whether a mix under settings may exist: a bound, which is quick to tell."""
+
 SizeOf = Callable[[MixtureParams], int | None]
-"""The size of the mix under settings; None where there is none."""
+"""The size of the mix under settings, by planning it; None where there is none."""
 
 
-def smallest_changes(params: MixtureParams, size_of: SizeOf) -> Iterator[dict[str, Any]]:
-    """For every rule that could give way alone: the value nearest to what is asked with which a mix exists."""
+def smallest_changes(params: MixtureParams, may_be: MayBe, size_of: SizeOf) -> Iterator[dict[str, Any]]:
+    """For every rule that could give way alone, and for the size: the value nearest to what is asked with which a mix
+    exists."""
     for kind, name in (("floor", "floors"), ("cap", "caps")):
         rules: tuple[Rule, ...] = getattr(params, name)
         for place, rule in enumerate(rules[:MOST_RULES]):
 
-            def asked(value: Rule, place: int = place, name: str = name) -> MixtureParams:
+            def asked(steps: int, kind: str = kind, name: str = name, place: int = place) -> MixtureParams:
                 kept: tuple[Rule, ...] = getattr(params, name)
-                changed = (*kept[:place], value, *kept[place + 1 :])
+                changed = (*kept[:place], _loosened(kind, kept[place], steps), *kept[place + 1 :])
                 return replace(params, floors=changed) if name == "floors" else replace(params, caps=changed)
 
-            found = _nearest(kind, rule, lambda value, asked=asked: size_of(asked(value)))  # type: ignore[misc]
+            if asked(STEPS) == params:
+                continue
+            found = _first(asked, may_be, size_of)
             if found is not None:
-                value, size = found
-                yield {"rule": rule_name(kind, rule, None) + _by(rule), "to": _plainly(value), "size": size}
+                steps, size = found
+                value = _plainly(_loosened(kind, rule, steps))
+                yield {"rule": rule_name(kind, rule, None) + _by(rule), "to": value, "size": size}
+    if params.size is not None:
+        larger = _larger_size(params.size, lambda asked: size_of(replace(params, size=asked)))
+        if larger is not None:
+            yield {"rule": f"size {params.size}", "to": larger[0], "size": larger[1]}
+
+
+def _first(asked: Callable[[int], MixtureParams], may_be: MayBe, size_of: SizeOf) -> tuple[int, int] | None:
+    """How many steps a rule has to give way, 1 to STEPS, and the size of the mix then."""
+    if not may_be(asked(STEPS)):
+        return None
+    low, high = 0, STEPS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if may_be(asked(middle)) else (middle, high)
+    # Where documents are few and large, none may exist as soon as a bound allows one.
+    size = None
+    for high in sorted({high, min(high + 1, STEPS), STEPS}):  # noqa: B020
+        size = size_of(asked(high))
+        if size is not None:
+            break
+        low = high
+    if size is None:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = size_of(asked(middle))
+        low, high, size = (middle, high, size) if found is None else (low, middle, found)
+    return high, size
+
+
+def _larger_size(asked: int, size_of: Callable[[int | None], int | None]) -> tuple[int, int] | None:
+    """The smallest size above `asked` with which a mix exists, to a ten-thousandth, and the size of that mix."""
+    reached = size_of(None)
+    if reached is None or reached <= asked:
+        return None
+    low, high = asked, reached
+    while high - low > max(1, high // STEPS):
+        # What is asked may be orders of magnitude too small: halve those first.
+        middle = math.isqrt(low * high) if high > 2 * low + 2 else (low + high) // 2
+        found = size_of(middle)
+        low, high, reached = (middle, high, reached) if found is None else (low, middle, found)
+    return high, reached
 
 
 def _by(rule: Rule) -> str:
@@ -48,28 +98,6 @@ def _plainly(rule: Rule) -> str | int:
         return rule.amount or 0
     tenthousandths = int(rule.share * STEPS)
     return f"{tenthousandths // STEPS}.{tenthousandths % STEPS:04d}".rstrip("0").rstrip(".")
-
-
-def _nearest(kind: str, rule: Rule, size_of: Callable[[Rule], int | None]) -> tuple[Rule, int] | None:
-    """Halve the way between what is asked and no rule at all until it is a step long."""
-    best: tuple[Rule, int] | None = None
-    low, high = 0, STEPS  # steps given way: `low` is too few
-    loosest = _loosened(kind, rule, STEPS)
-    if loosest == rule:
-        return None
-    size = size_of(loosest)
-    if size is None:
-        return None
-    best = loosest, size
-    while high - low > 1:
-        middle = (low + high) // 2
-        value = _loosened(kind, rule, middle)
-        size = size_of(value)
-        if size is None:
-            low = middle
-        else:
-            best, high = (value, size), middle
-    return best
 
 
 def _loosened(kind: str, rule: Rule, steps: int) -> Rule:

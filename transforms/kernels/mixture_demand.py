@@ -31,7 +31,7 @@ from transforms.kernels.schemas import Provenance
 I64 = npt.NDArray[np.int64]
 
 MOST_NAMED = 5
-"""Groups that a note names one by one; of more it gives the number."""
+"""Groups or rules that are named one by one; of more the number is given."""
 
 
 class Constraint(NamedTuple):

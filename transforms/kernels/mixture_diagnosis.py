@@ -7,12 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.kernels.mixture_demand import Constraint
+from transforms.kernels.mixture_demand import MOST_NAMED, Constraint
 from transforms.kernels.mixture_levels import TOLERANCE, Levels
 from transforms.kernels.mixture_rules import VERIFIED, Bools, InfeasibleMixture, MixtureParams
 
 CONFLICT_TOTAL = 1e-3
 """Part of all text in the mix that conflicting rules are tried on; the empty mix would satisfy all shares."""
+
+
+def conflict_total(params: MixtureParams, capacity: Sequence[int]) -> float:
+    """That part, or half of a smaller size: the size itself must be no reason for a conflict."""
+    return CONFLICT_TOTAL if params.size is None else min(CONFLICT_TOTAL, params.size / 2 / max(1, sum(capacity)))
 
 
 def diagnose(
@@ -82,6 +87,11 @@ def diagnose(
     return _conflict(params, capacity, constraints, available)
 
 
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _reach(constraint: Constraint, capacity: Sequence[int]) -> int:
     return sum(capacity[s] for s in np.flatnonzero(constraint.of).tolist())
 
@@ -137,7 +147,7 @@ def _conflict(
 ) -> InfeasibleMixture:
     levels = Levels(constraints, capacity)
     unit = params.measure
-    shortfalls = levels.shortfalls(np.ones(len(constraints), np.bool_), CONFLICT_TOTAL)
+    shortfalls = levels.shortfalls(np.ones(len(constraints), np.bool_), conflict_total(params, capacity))
     if shortfalls is None:
         shortfalls = np.zeros(len(constraints))
     short = [
@@ -150,11 +160,11 @@ def _conflict(
             available[constraint.rule.of] = _reach(constraint, capacity)
         first = short[0][0]
         names = tuple(c.name for c, _ in short)
-        others = ", ".join(c.name for c in constraints if c.name not in names) or "what is available"
+        others = _some([c.name for c in constraints if c.name not in names]) or "what is available"
         # Shares that contradict each other do so at any size: only of amounts can some text be missing.
         missing = sum(math.ceil(shortfall) for c, shortfall in short if c.is_amount_floor)
         return InfeasibleMixture(
-            f"the rules contradict each other: {', '.join(names)} cannot hold together with {others}",
+            f"the rules contradict each other: {_some(names)} cannot hold together with {others}",
             binding=names,
             available=available,
             missing=missing,
@@ -162,7 +172,7 @@ def _conflict(
         )
     tight = tuple(c.name for c in constraints)
     return InfeasibleMixture(
-        f"the rules leave room for parts of buckets only, and documents are not split: {', '.join(tight)}",
+        f"the rules leave room for parts of buckets only, and documents are not split: {_some(tight)}",
         binding=tight,
         available=available,
         missing=1,

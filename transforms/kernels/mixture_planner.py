@@ -7,9 +7,10 @@ the end breaks none is a mix under all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,14 @@ import numpy.typing as npt
 from transforms.kernels.mixture_changes import MOST_STRATA, smallest_changes
 from transforms.kernels.mixture_classes import Classes, classify, cut
 from transforms.kernels.mixture_demand import Constraint, Demand, Ruling, demand, is_global_floor, with_margin
-from transforms.kernels.mixture_diagnosis import CONFLICT_TOTAL, diagnose
+from transforms.kernels.mixture_diagnosis import conflict_total, diagnose
 from transforms.kernels.mixture_levels import Levels, solver
 from transforms.kernels.mixture_rounding import Selection, settle
 from transforms.kernels.mixture_rules import Bools, InfeasibleMixture, MixtureParams
 from transforms.kernels.mixture_supply import Supply
 
 I64 = npt.NDArray[np.int64]
+Found = TypeVar("Found")
 
 FEW_GROUPS = 64
 """A rule with up to this many groups has all of them looked at from the start."""
@@ -50,26 +52,33 @@ class Chosen:
         return int(self.taken.sum())
 
 
-def choose(supply: Supply, params: MixtureParams, explain: bool = True) -> Chosen:
+def choose(supply: Supply, params: MixtureParams, explain: bool = True, quick: bool = False) -> Chosen:
     """The largest mix, or the one of a size, nearest to proportional; groups that cannot hold a rule which lets them
     go are let go of.
+
+    With `quick`, a mix that only a long search finds counts as none.
 
     Raises:
       InfeasibleMixture: no mix satisfies the rules, or the size is out of reach and may not shrink; with `explain`, it
         says which change of a single rule would be enough.
     """
+    try:
+        return _letting_go(supply, params, lambda planner: planner.choose(quick))
+    except InfeasibleMixture as reason:
+        raise _explained(supply, params, reason) if explain else reason from None
+
+
+def _letting_go(supply: Supply, params: MixtureParams, attempt: Callable[[_Planner], Found]) -> Found:
+    """What `attempt` finds, once all groups are let go of that are in the way and may go."""
     given_up: set[tuple[int, int]] = set()
     while True:
+        planner = _Planner(supply, params, given_up)
         try:
-            planner = _Planner(supply, params, given_up)
-        except InfeasibleMixture as reason:
-            raise _explained(supply, params, reason) if explain else reason from None
-        try:
-            return planner.choose()
-        except InfeasibleMixture as reason:
+            return attempt(planner)
+        except InfeasibleMixture:
             more = planner.in_the_way() - given_up
             if not more:
-                raise _explained(supply, params, reason) if explain else reason from None
+                raise
             given_up |= more
 
 
@@ -78,17 +87,17 @@ def _explained(supply: Supply, params: MixtureParams, reason: InfeasibleMixture)
     if len(supply.strata) > MOST_STRATA or not supply.capacity.sum():
         return reason
 
-    def size_of(asked: MixtureParams) -> int | None:
-        # A bound is quick to tell, and a mix that is not there takes long to be looked for.
+    def may_be(asked: MixtureParams) -> bool:
         bound = largest_bound(supply, asked)
-        if bound == 0 or (asked.if_short == "fail" and bound < (asked.size or 0) * (1 - 1e-6)):
-            return None
+        return bound > 0 and (asked.if_short == "shrink" or bound >= (asked.size or 0) * (1 - 1e-6))
+
+    def size_of(asked: MixtureParams) -> int | None:
         try:
-            return choose(supply, asked, explain=False).size or None
+            return choose(supply, asked, explain=False, quick=True).size or None
         except InfeasibleMixture:
             return None
 
-    changes = tuple(smallest_changes(params, size_of))
+    changes = tuple(smallest_changes(params, may_be, size_of))
     told = (reason.message, reason.binding, reason.available, reason.missing, reason.feasible_size, reason.advice)
     return InfeasibleMixture(*told, changes)
 
@@ -124,10 +133,9 @@ def shrinking(supply: Supply, params: MixtureParams) -> list[str]:
 def largest_bound(supply: Supply, params: MixtureParams) -> int:
     """No mix under these rules is larger than this; 0 where there is none."""
     try:
-        planner = _Planner(supply, params, ())
+        return _letting_go(supply, params, _Planner.largest_bound)
     except InfeasibleMixture:
         return 0
-    return planner.largest_bound()
 
 
 @dataclass(frozen=True)
@@ -171,11 +179,14 @@ class _Planner:
         if floor > 0:
             bound = min(bound, int(capacity[self.classes.verified].sum()) * floor.denominator // floor.numerator)
         largest = solver(self.constraints, self.capacity, self.classes.verified).largest()
-        return 0 if largest is None else min(bound, int(largest * (1 + Fraction(1, 10**6)) + Fraction(1, 2)))
+        bound = 0 if largest is None else min(bound, int(largest * (1 + Fraction(1, 10**6)) + Fraction(1, 2)))
+        if bound == 0:
+            raise InfeasibleMixture("only the empty mix holds all rules, or none does")
+        return bound
 
-    def choose(self) -> Chosen:
+    def choose(self, quick: bool) -> Chosen:
         for _ in range(MOST_ROUNDS):
-            choice, notes = self._choose()
+            choice, notes = self._choose(quick)
             counts = self.classes.counts(choice.selection.counts, len(self.supply.strata))
             taken = self.supply.amounts(counts)
             if not self._hold_more(taken):
@@ -195,7 +206,8 @@ class _Planner:
         soft = np.array([c.group is not None and c.rule.otherwise != "fail" for c in self.constraints], np.bool_)
         if not soft.any():
             return set()
-        shortfalls = Levels(self.constraints, self.capacity).shortfalls(soft, CONFLICT_TOTAL)
+        least = conflict_total(self.params, self.capacity)
+        shortfalls = Levels(self.constraints, self.capacity).shortfalls(soft, least)
         if shortfalls is None:
             return set()
         scale = float(sum(self.capacity)) * 1e-9
@@ -229,13 +241,13 @@ class _Planner:
                 limits = np.minimum(limits, cut(self.supply, of, ruling.group, most, limits))
         self.limits = limits
 
-    def _choose(self) -> tuple[_Choice, tuple[str, ...]]:
+    def _choose(self, quick: bool) -> tuple[_Choice, tuple[str, ...]]:
         """The best choice, with slack above the floor if that costs no feasibility, and what to tell about it."""
         plain = self.constraints
         short: _Choice | None = None
         if self._anything_counts():
             for constraints in self._variants(plain):
-                choice = self._attempt(constraints, constraints)
+                choice = self._attempt(constraints, quick)
                 if choice is not None and not choice.short:
                     return choice, ()
                 short = short or choice
@@ -263,13 +275,13 @@ class _Planner:
             return [list(constraints)]
         return [[with_margin(c) if is_global_floor(c) else c for c in constraints], list(constraints)]
 
-    def _attempt(self, guides: Sequence[Constraint], rules: Sequence[Constraint]) -> _Choice | None:
-        """A selection as near to the levels under `guides` as whole buckets come that holds `rules`."""
+    def _attempt(self, constraints: Sequence[Constraint], quick: bool) -> _Choice | None:
+        """A selection as near to the levels under these constraints as whole buckets come that holds them."""
         classes = self.classes
-        everything = Selection(classes.steps, rules, classes.steps.counts, classes.allowed)
-        if everything.holds and Selection(classes.steps, guides, everything.counts, classes.allowed).holds:
-            return _Choice(everything, guides, self._is_short(Fraction(int(everything.taken.sum()))))
-        solved = solver(guides, self.capacity, classes.verified)
+        everything = Selection(classes.steps, constraints, classes.steps.counts, classes.allowed)
+        if everything.holds:
+            return _Choice(everything, constraints, self._is_short(Fraction(int(everything.taken.sum()))))
+        solved = solver(constraints, self.capacity, classes.verified)
         largest = solved.largest()
         if largest is None:
             return None
@@ -278,8 +290,10 @@ class _Planner:
         fixed_size = self.params.size is not None and not short
         first = np.zeros_like(classes.verified) if fixed_size else classes.verified
         targets = solved.proportional(classes.curves, largest, first)
-        selection = settle(classes.steps, rules, targets, classes.ratios, classes.allowed, first, self.needed)
-        return None if selection is None else _Choice(selection, guides, short)
+        selection = settle(
+            classes.steps, constraints, targets, classes.ratios, classes.allowed, first, self.needed, quick
+        )
+        return None if selection is None else _Choice(selection, constraints, short)
 
     def _is_short(self, total: Fraction) -> bool:
         """Whether the largest mix misses the size; what rounding to whole buckets costs is no shortage."""

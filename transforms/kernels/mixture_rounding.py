@@ -36,6 +36,9 @@ FEW = 64
 SEARCH_STEPS = 1200
 """Size of the integer program: all steps of a tiny mix, the nearest ones of a large mix."""
 
+QUICK_STEPS = 128
+"""All steps of a mix for which the integer program takes no time to speak of."""
+
 
 class Steps:
     """Prefix totals of each stratum's cells, repeated for every copy."""
@@ -188,8 +191,12 @@ def settle(
     allowed: Bools,
     first: Bools,
     needed: Bools,
+    quick: bool = False,
 ) -> Selection | None:
-    """Whole steps near `targets` that hold every constraint and take something of `needed`; None if none is found."""
+    """Whole steps near `targets` that hold every constraint and take something of `needed`; None if none is found.
+
+    What is found with `quick` is found without it, and not the other way round: it leaves out long searches.
+    """
 
     def finish(counts: Sequence[int]) -> Selection | None:
         selection = Selection(steps, constraints, counts, allowed)
@@ -203,8 +210,11 @@ def settle(
         for s, target in enumerate(targets.tolist())
     ]
     near = finish(counts)
-    tiny = sum(count for count, ok in zip(steps.counts, allowed, strict=True) if ok) <= SEARCH_STEPS
-    if near is not None and not (tiny and near.taken.sum() < float(targets.sum()) * (1 - LOSS)):
+    together = sum(count for count, ok in zip(steps.counts, allowed, strict=True) if ok)
+    lossy = near is not None and near.taken.sum() < float(targets.sum()) * (1 - LOSS)
+    if near is not None and not (lossy and together <= SEARCH_STEPS):
+        return near
+    if quick and together > QUICK_STEPS:
         return near
     found = _search(steps, constraints, counts, allowed, first, needed)
     searched = None if found is None else finish(found)
