@@ -5,7 +5,8 @@ gives large blocks back at once, so the same pages are faulted in again and agai
 that made most of a stage's system time at 0.2 GB of text, where peak memory fell from 1.2 to 0.9 GB as well. One heap
 that keeps what it has avoids both. Arrow is told the same through environment variables, which must be set before it
 loads: of its allocators, jemalloc can be held to one arena for blocks of any size. With its default, zeroing fresh
-pages took a sixth of the time of MIX.
+pages took a sixth of the time of MIX. The thread that would give its pages back in the background has nothing to do
+then, but would be woken tens of thousands of times; and huge pages are a fifth of the faults.
 
 Python looks for cyclic garbage each time a few hundred objects more are alive than before. Imports only add objects,
 and batches are freed by their reference counts, so it is told to look seldom.
@@ -22,7 +23,9 @@ import sys
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's mallopt
 _KEEP = 2**31 - 1
 _LARGEST_FROM_HEAP = 1 << 30
-_ONE_ARENA = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"
+_ONE_ARENA = "narenas:1,oversize_threshold:0"
+_KEPT_FOR_EVER = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false"
+_HUGE_PAGES = "thp:always"
 _OBJECTS_BETWEEN_COLLECTIONS = 500_000  # more than imports leave
 
 
@@ -31,7 +34,7 @@ def keep_memory() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     if sys.platform == "linux":  # elsewhere Arrow may come without it
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
-        os.environ.setdefault("JE_ARROW_MALLOC_CONF", _ONE_ARENA)
+        os.environ.setdefault("JE_ARROW_MALLOC_CONF", ",".join((_ONE_ARENA, _KEPT_FOR_EVER, _HUGE_PAGES)))
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # stages have threads enough; BLAS's wait by spinning
     for name, value in (

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from transforms.exchange import Gather
 from transforms.kernels.diversity import Accumulator, DiversityParams, most_bytes
 from transforms.kernels.diversity.held_out import HeldOut
 from transforms.kernels.metric_names import BASELINE_SCOPES
+from transforms.pool import PooledDoFn
 from transforms.sidecars import SplitDiversity, diversity_path
 
 Scoped = tuple[bytes, bytes]
@@ -100,8 +102,8 @@ class ReadReferenceStatistics(beam.PTransform):
         return splits | "AddUpReference" >> beam.ParDo(_AddUpReference(self.params)).with_output_types(Scoped)
 
 
-class _AddUp(beam.DoFn):
-    """Holds scopes that splits add to, and passes them on when they are many, or the bundle ends."""
+class _AddUp(PooledDoFn):
+    """Holds scopes that elements add to, from any thread, and passes them on when they are many, or the bundle ends."""
 
     def __init__(self, params: DiversityParams) -> None:
         self._params = params
@@ -109,19 +111,24 @@ class _AddUp(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._held: dict[tuple[str, str], Accumulator] = {}
+        self._lock = Lock()  # of what is held
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from super().finish_bundle()
         window = GlobalWindow()
-        for part in self._pass_on():
+        for part in self._passed_on():
             yield WindowedValue(part, window.max_timestamp(), [window])
 
-    def _hold(self, scope: str, name: str, part: Accumulator) -> None:
-        self._held.setdefault((scope, name), Accumulator.zero(self._params)).merge(part)
+    def _hold(self, parts: Iterable[tuple[str, str, Accumulator]]) -> list[Scoped]:
+        """Add (scope, name, part) to what is held; returns what has to be passed on to make room, mostly nothing."""
+        with self._lock:
+            for scope, name, part in parts:
+                self._held.setdefault((scope, name), Accumulator.zero(self._params)).merge(part)
+            return self._passed_on() if len(self._held) > self._most_scopes else []
 
-    def _pass_on(self) -> Iterator[Scoped]:
+    def _passed_on(self) -> list[Scoped]:
         held, self._held = self._held, {}
-        for (scope, name), part in held.items():
-            yield scope_key(scope, name), part.to_bytes()
+        return [(scope_key(scope, name), part.to_bytes()) for (scope, name), part in held.items()]
 
 
 class _AddUpShards(_AddUp):
@@ -129,7 +136,7 @@ class _AddUpShards(_AddUp):
         super().__init__(params)
         self._baseline = baseline
 
-    def process(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
+    def work(self, element: tuple[bytes, Iterable[bytes]]) -> Iterator[Scoped]:
         key, splits = element
         source, shard = json.loads(key)
         languages: dict[str, Accumulator] = {}
@@ -140,34 +147,26 @@ class _AddUpShards(_AddUp):
                 else:
                     languages[language] = part
         whole = Accumulator.zero(self._params)
-        for language, part in languages.items():
-            if language:
-                self._hold("language", language, part)
+        for part in languages.values():
             whole.merge(part)
-        self._hold("source", source, whole)
         yield FINISHED, self._baseline.row("input_shard", f"{source}/{shard}", whole, source)
-        if len(self._held) > self._most_scopes:
-            yield from self._pass_on()
+        named = (("language", language, part) for language, part in languages.items() if language)
+        yield from self._hold([*named, ("source", source, whole)])
 
-    def _pass_on(self) -> Iterator[Scoped]:
+    def _passed_on(self) -> list[Scoped]:
         corpus = Accumulator.zero(self._params)
         sources = [part for (scope, _), part in self._held.items() if scope == "source"]
         for part in sources:
             corpus.merge(part)
-        yield from super()._pass_on()
-        if sources:
-            yield scope_key("corpus", "all"), corpus.to_bytes()
+        return [*super()._passed_on(), *([(scope_key("corpus", "all"), corpus.to_bytes())] if sources else [])]
 
 
 class _AddUpReference(_AddUp):
-    def process(self, element: bytes) -> Iterator[Scoped]:
+    def work(self, element: bytes) -> Iterator[Scoped]:
         split = Split.from_bytes(element)
         for language, part in SplitDiversity.read(diversity_path(split.facts)).items():
-            self._hold("reference", "all", part)
-            if language:
-                self._hold("reference", f"language:{language}", part)
-        if len(self._held) > self._most_scopes:
-            yield from self._pass_on()
+            names = ["all", f"language:{language}"] if language else ["all"]
+            yield from self._hold(("reference", name, part) for name in names)
 
 
 @dataclass
@@ -190,19 +189,15 @@ class _AddUpWritten(_AddUp):
         super().__init__(params)
         self._baseline = baseline
 
-    def process(self, element: tuple[bytes, bytes]) -> Iterator[Scoped]:
+    def work(self, element: tuple[bytes, bytes]) -> Iterator[Scoped]:
         key, data = element
         shard, provenance, generator = json.loads(key)
         part = Accumulator.from_bytes(data)
         if shard is not None:
             yield FINISHED, self._baseline.row("output_shard", shard, part)
-        else:
-            self._hold("mix", "all", part)
-            self._hold("provenance", provenance, part)
-            if generator:
-                self._hold("generator", generator, part)
-        if len(self._held) > self._most_scopes:
-            yield from self._pass_on()
+            return
+        scopes = [("mix", "all"), ("provenance", provenance), *([("generator", generator)] if generator else [])]
+        yield from self._hold((scope, name, part) for scope, name in scopes)
 
 
 @dataclass

@@ -17,11 +17,12 @@ import struct
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -35,12 +36,17 @@ _INLINE, _STORED, _HELD = b"\0", b"\1", b"\2"
 _SPILL_BYTES = 32 << 20  # held by one sender before it writes; bounds both memory and the number of run-file regions
 
 
+Packet: TypeAlias = bytes | pa.Buffer
+"""An order key and what follows it. A buffer of Arrow's is made without copying text, and like bytes can be pickled
+by a runner that moves packets before they reach their exchange."""
+
+
 def packet(body: bytes | memoryview, major: int, minor: int = 0) -> bytes:
     """A body with its order key. Two packets to one partition must differ in (major, minor), or be interchangeable."""
     return b"".join((ORDER.pack(major, minor), body))
 
 
-Packets = Iterator[tuple[int, bytes]]
+Packets = Iterator[tuple[int, Packet]]
 
 
 def send(partition: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], major: int, tag: bytes = b"") -> Packets:
@@ -55,7 +61,7 @@ def send(partition: npt.NDArray[Any], arrays: Sequence[npt.NDArray[Any]], major:
 
 
 _most_held = 0
-_held: dict[str, list[bytes]] = {}  # per flush of a sender, its packets
+_held: dict[str, list[Packet]] = {}  # per flush of a sender, its packets
 
 
 def hold_packets(most_bytes: int) -> None:
@@ -71,7 +77,7 @@ def hold_packets(most_bytes: int) -> None:
 
 def received(values: Iterable[bytes]) -> Iterator[memoryview]:
     """The bodies of a partition's packets, in key order; those in run files are mapped, not copied."""
-    frames: list[tuple[bytes, str | None, int, int, bytes]] = []
+    frames: list[tuple[bytes, str | None, int, int, Packet]] = []
     for value in values:
         if value[:1] == _INLINE:
             frames.append((value[1 : 1 + ORDER.size], None, 1 + ORDER.size, 0, value))
@@ -144,8 +150,8 @@ class Exchange(beam.PTransform):
         return packets | f"Spill{label}" >> beam.ParDo(_Spill(self.scratch)).with_output_types(tuple[int, bytes])
 
 
-def _inline(partition: int, value: bytes) -> tuple[int, bytes]:
-    return partition, _INLINE + value
+def _inline(partition: int, value: Packet) -> tuple[int, bytes]:
+    return partition, b"".join((_INLINE, value))
 
 
 class _Spill(beam.DoFn):
@@ -158,10 +164,10 @@ class _Spill(beam.DoFn):
         self._path = files.join(self._scratch, f"{uuid.uuid4().hex}.run")
         self._sink: Any = None
         self._offset = 0
-        self._packets: dict[int, list[bytes]] = {}
+        self._packets: dict[int, list[Packet]] = {}
         self._bytes = 0
 
-    def process(self, element: tuple[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    def process(self, element: tuple[int, Packet]) -> Iterator[tuple[int, bytes]]:
         partition, value = element
         self._packets.setdefault(partition, []).append(value)
         self._bytes += len(value)
@@ -186,17 +192,17 @@ class _Spill(beam.DoFn):
         elif packets:
             yield from self._write(packets)
 
-    def _hold(self, packets: dict[int, list[bytes]]) -> Iterator[tuple[int, bytes]]:
+    def _hold(self, packets: dict[int, list[Packet]]) -> Iterator[tuple[int, bytes]]:
         name = uuid.uuid4().hex
         held = _held[name] = []
         for partition in sorted(packets):
             frames = []
             for value in packets[partition]:
-                frames.append(_FRAME.pack(value[: ORDER.size], len(held), len(value)))
+                frames.append(_FRAME.pack(bytes(value[: ORDER.size]), len(held), len(value)))
                 held.append(value)
             yield partition, _reference(_HELD, name, frames)
 
-    def _write(self, packets: dict[int, list[bytes]]) -> Iterator[tuple[int, bytes]]:
+    def _write(self, packets: dict[int, list[Packet]]) -> Iterator[tuple[int, bytes]]:
         if self._sink is None:
             files.make_folder(self._scratch)
             self._sink = open(self._path, "wb")  # noqa: SIM115 - closed when the bundle ends
@@ -206,7 +212,7 @@ class _Spill(beam.DoFn):
             for value in packets[partition]:
                 body = memoryview(value)[ORDER.size :]
                 self._sink.write(body)
-                frames.append(_FRAME.pack(value[: ORDER.size], self._offset, len(body)))
+                frames.append(_FRAME.pack(bytes(value[: ORDER.size]), self._offset, len(body)))
                 self._offset += len(body)
             references.append((partition, _reference(_STORED, self._path, frames)))
         self._sink.flush()

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from transforms import counters, files
 from transforms.batches import Split, groups, pack, unpack
-from transforms.exchange import Exchange, Gather, packet, received
+from transforms.exchange import ORDER, Exchange, Gather, Packet, packet, received
 from transforms.kernels import diversity, layout, strata
 from transforms.kernels.ahead import read_ahead
 from transforms.kernels.audit import CERTIFICATE_KEY, certified_shares
@@ -53,7 +53,7 @@ _LEAST_WRITERS = 16  # so that all threads find work
 _SEND_BYTES = 48 << 20  # of text a split holds before it is cut up by output shard: few, large pieces
 _ORDER = "__order"
 
-Packets = Iterator[tuple[int, bytes]]
+Packets = Iterator[tuple[int, Packet]]
 
 
 @dataclass
@@ -168,29 +168,38 @@ class WriteMix(beam.PTransform):
 
     def expand(self, tasks: Any) -> Any:
         rows = tasks | "ReadRows" >> beam.ParDo(
-            _SendRows(self.sources, self.draw, self.settings, self.plan, self.scratch is None)
-        ).with_outputs("problems", main="rows")
+            _SendRows(self.sources, self.draw, self.settings, self.plan, self.staging, self.scratch is None)
+        ).with_outputs("reports", main="rows")
         shards = (
             rows.rows
             | "ByWriter" >> Exchange(self.scratch)
             | "WriteShards"
             >> beam.ParDo(_WriteShards(self.settings, self.staging)).with_outputs("counts", main="reports")
         )
-        dropped = tasks | "WriteDropped" >> beam.ParDo(_WriteDropped(self.staging))
-        _ = (rows.problems, shards.reports, dropped) | "Reports" >> beam.Flatten() | Gather(self.report)
+        _ = (rows.reports, shards.reports) | "Reports" >> beam.Flatten() | Gather(self.report)
         return shards.counts
 
 
 class _SendRows(PooledDoFn):
-    """Reads the chosen documents of one split, checks that they are what was indexed, sends them to their shards."""
+    """Reads the chosen documents of one split, checks that they are what was indexed, sends them to their shards.
+
+    The rows of documents that were dropped are written here, since they stand in the same facts and fates.
+    """
 
     def __init__(
-        self, sources: Mapping[str, SourceSettings], draw: Draw, settings: MixSettings, plan: str, compress: bool
+        self,
+        sources: Mapping[str, SourceSettings],
+        draw: Draw,
+        settings: MixSettings,
+        plan: str,
+        staging: str,
+        compress: bool,
     ) -> None:
         self._sources = sources
         self._draw = draw
         self._settings = settings
         self._plan = plan
+        self._staging = staging
         self._compression = "lz4" if compress else None  # run files are read in place; a shuffle moves bytes
 
     def work(self, element: bytes) -> Iterator[Any]:
@@ -199,7 +208,11 @@ class _SendRows(PooledDoFn):
         facts = read_facts(split, self._facts_columns())
         fates = task.read_fates()
         digests = digests_of(facts)
-        kept = np.flatnonzero(fates["fate"].to_numpy() == Fate.KEPT)
+        is_kept = fates["fate"].to_numpy() == Fate.KEPT
+        dropped, kept = np.flatnonzero(~is_kept), np.flatnonzero(is_kept)
+        if len(dropped):
+            report = _write_dropped(split, facts.take(dropped), fates.take(dropped), self._staging)
+            yield beam.pvalue.TaggedOutput("reports", report)
         plan, places, first, copies = planned_rows(self._plan, self._draw, task, facts, fates, digests, kept)
         read, held, held_bytes = 0, [], 0
         try:
@@ -224,10 +237,10 @@ class _SendRows(PooledDoFn):
                     return
         except (UnreadableFile, MissingColumn, OSError) as error:  # it was readable when it was indexed
             if problem := unreachable(error):
-                yield beam.pvalue.TaggedOutput("problems", unreachable_report(split, problem))
+                yield beam.pvalue.TaggedOutput("reports", unreachable_report(split, problem))
                 return
         changed = {"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}
-        yield beam.pvalue.TaggedOutput("problems", json.dumps(changed).encode())
+        yield beam.pvalue.TaggedOutput("reports", json.dumps(changed).encode())
 
     def _send(self, held: list[pa.Table], split: int, sequence: int) -> Packets:
         """Held rows as one Arrow stream for each writer."""
@@ -239,13 +252,13 @@ class _SendRows(PooledDoFn):
             table = table.take(order)
         options = pa.ipc.IpcWriteOptions(compression=self._compression)
         for writer, start, end in runs:
-            yield writer, packet(_as_stream(table.slice(start, end - start), options), split, sequence)
+            yield writer, _stream_packet(table.slice(start, end - start), options, split, sequence)
 
     def _facts_columns(self) -> list[str]:
         return list(
             dict.fromkeys(
                 [
-                    *("row", "part", "digest", "n_tokens", "n_bytes", "doc_id", "language", "license"),
+                    *("row", "part", "digest", "n_tokens", "n_bytes", "doc_id", "language", "license", "problem"),
                     *self._draw.group_columns,
                     *(KEEP_PREFIX + name for settings in self._sources.values() for name in settings.kept),
                 ]
@@ -332,15 +345,21 @@ def _as(column: Any, kind: pa.DataType) -> Any:
     return column if column.type == kind else column.cast(kind)
 
 
-def _as_stream(rows: pa.Table, options: pa.ipc.IpcWriteOptions) -> memoryview:
-    """Rows as an Arrow stream. The buffer is sized in advance: one that grows is copied at every step."""
+def _stream_packet(rows: pa.Table, options: pa.ipc.IpcWriteOptions, major: int, minor: int) -> pa.Buffer:
+    """A packet whose body is an Arrow stream of the rows, written where it is to stay.
+
+    The buffer is sized in advance, since one that grows is copied at every step, and begins with the packet's key:
+    joining the two afterwards would copy all text with the interpreter locked.
+    """
     batches = rows.to_batches()
     room = sum(pa.ipc.get_record_batch_size(batch) for batch in batches) + 1024 * (len(batches) + 1)
-    sink = pa.FixedSizeBufferWriter(buffer := pa.allocate_buffer(room + rows.schema.serialize().size))
+    buffer = pa.allocate_buffer(ORDER.size + room + rows.schema.serialize().size)
+    sink = pa.FixedSizeBufferWriter(buffer)
+    sink.write(ORDER.pack(major, minor))
     with pa.ipc.new_stream(sink, rows.schema, options=options) as stream:
         for batch in batches:
             stream.write_batch(batch)
-    return memoryview(buffer)[: sink.tell()]
+    return buffer.slice(0, sink.tell())
 
 
 class _WriteShards(PooledDoFn):
@@ -514,47 +533,35 @@ DROPPED_SCHEMA = pa.schema(
 )
 
 
-class _WriteDropped(PooledDoFn):
-    """The documents of one split that dedup, exclusions or reading took out, each with reason and witness."""
-
-    def __init__(self, staging: str) -> None:
-        self._staging = staging
-
-    def work(self, element: bytes) -> Iterator[bytes]:
-        task = MixTask.from_bytes(element)
-        fates = task.read_fates(["fate", "partner", "partner_index", "shared", "union", "reason"])
-        dropped = pc.not_equal(fates["fate"], pa.scalar(int(Fate.KEPT), pa.uint8()))
-        fates = fates.filter(dropped)
-        if fates.num_rows == 0:
-            return
-        facts = read_facts(task.split, ["row", "part", "digest", "doc_id", "problem"]).filter(dropped)
-        size = fates.num_rows
-        has_text = pc.less_equal(pa.scalar(int(Fate.EXCLUDED), pa.uint8()), fates["fate"])
-        label = pa.DictionaryArray.from_arrays(
-            pa.array(fates["fate"].to_numpy().astype(np.int8)), pa.array([fate.label for fate in Fate])
-        )
-        union = fates["union"].to_numpy()
-        similarity = np.round(fates["shared"].to_numpy() / np.maximum(union, 1), 6)
-        partner = fates["partner"].combine_chunks()
-        raw = fixed_rows(pc.coalesce(partner, pa.scalar(bytes(ID_BYTES), partner.type)), ID_BYTES)
-        table = pa.table(
-            [
-                pa.repeat(task.split.source, size),
-                pa.repeat(task.split.shard, size),
-                facts["row"],
-                facts["part"],
-                pc.if_else(has_text, hex_ids(digests_of(facts)), None),
-                facts["doc_id"],
-                label.cast(pa.string()),
-                pc.if_else(partner.is_null(), None, hex_ids(raw)),
-                fates["partner_index"],
-                pa.array(similarity, mask=union == 0),
-                pc.coalesce(fates["reason"], facts["problem"]),
-            ],
-            schema=DROPPED_SCHEMA,
-        )
-        staged = f"part-{task.split.index:05d}.parquet.{uuid.uuid4().hex[:12]}"
-        with files.atomic_output(files.join(self._staging, "fates", staged)) as sink:
-            pq.write_table(table, sink, compression="zstd")
-        report = {"kind": "fates", "split": task.split.index, "staged": staged, "rows": size}
-        yield json.dumps(report, sort_keys=True).encode()
+def _write_dropped(split: Split, facts: pa.Table, fates: pa.Table, staging: str) -> bytes:
+    """The documents of a split that dedup, exclusions or reading took out, each with reason and witness."""
+    size = fates.num_rows
+    has_text = pc.less_equal(pa.scalar(int(Fate.EXCLUDED), pa.uint8()), fates["fate"])
+    label = pa.DictionaryArray.from_arrays(
+        pa.array(fates["fate"].to_numpy().astype(np.int8)), pa.array([fate.label for fate in Fate])
+    )
+    union = fates["union"].to_numpy()
+    similarity = np.round(fates["shared"].to_numpy() / np.maximum(union, 1), 6)
+    partner = fates["partner"].combine_chunks()
+    raw = fixed_rows(pc.coalesce(partner, pa.scalar(bytes(ID_BYTES), partner.type)), ID_BYTES)
+    table = pa.table(
+        [
+            pa.repeat(split.source, size),
+            pa.repeat(split.shard, size),
+            facts["row"],
+            facts["part"],
+            pc.if_else(has_text, hex_ids(digests_of(facts)), None),
+            facts["doc_id"],
+            label.cast(pa.string()),
+            pc.if_else(partner.is_null(), None, hex_ids(raw)),
+            fates["partner_index"],
+            pa.array(similarity, mask=union == 0),
+            pc.coalesce(fates["reason"], facts["problem"]),
+        ],
+        schema=DROPPED_SCHEMA,
+    )
+    staged = f"part-{split.index:05d}.parquet.{uuid.uuid4().hex[:12]}"
+    with files.atomic_output(files.join(staging, "fates", staged)) as sink:
+        pq.write_table(table, sink, compression="zstd")
+    report = {"kind": "fates", "split": split.index, "staged": staged, "rows": size}
+    return json.dumps(report, sort_keys=True).encode()

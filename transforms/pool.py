@@ -46,8 +46,8 @@ class PooledDoFn(beam.DoFn):
     """A DoFn whose `work` turns one element into outputs, in any thread and any order.
 
     Outputs leave in the order in which they are made, which differs from run to run: whoever receives them must not
-    depend on it (packets carry their order, reports are sorted). `work` may hold state of the instance that is set
-    before the first element and not changed after.
+    depend on it (packets carry their order, reports are sorted). State of the instance that `work` changes needs a
+    lock.
     """
 
     _crew: _Crew | None = None
@@ -61,7 +61,8 @@ class PooledDoFn(beam.DoFn):
             return
         if self._crew is None:
             self._crew = _Crew(_threads)
-        if isinstance(element, tuple):  # a group: the runner's iterable is read here, never in two threads
+        if isinstance(element, tuple) and not isinstance(element[1], bytes):
+            # A group: the runner's iterable is read here, never in two threads.
             element = (element[0], list(element[1]))
         yield from self._crew.outputs(self._crew.start(self.work, element))
 
