@@ -30,11 +30,14 @@ from transforms.kernels.mixture import (
     plan_supply,
 )
 from transforms.kernels.schemas import Provenance
+from transforms.kernels.strata import BUCKETS, cell_totals
 from transforms.mixture import CountStrata
 from transforms.planned import Assignments, MixTask
 
 _TABLE_FLOORS = ("0.1", "0.25", "0.5", "0.62", "0.67", "0.8", "1")
 _PARTITIONS = 16
+_SPLITS_A_SLICE = 1024
+"""Each sends at most some hundred kB of a stratum, so a worker gets at most a few hundred MB of it."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,19 @@ def count_strata(config: Config, params: MixtureParams, builder: IndexBuilder, i
     """Add up the documents that can be chosen, by stratum and bucket; no text is read."""
     draw = settings.draw(config)
     report = files.join(builder.scratch, "totals.report")
-    transform = CountStrata(draw, _PARTITIONS, report, builder.runner.scratch(files.join(builder.scratch, "totals")))
+    slices = min(BUCKETS, max(1, len(indexed.facts.splits) // _SPLITS_A_SLICE))
+    partitions = max(_PARTITIONS, slices)
+    scratch = builder.runner.scratch(files.join(builder.scratch, "totals"))
+    transform = CountStrata(draw, partitions, slices, report, scratch)
     builder.runner.run("plan", indexed.facts.weight, graphs.totals(mix_tasks(indexed), transform))
-    keys: list[str] = []
-    columns: list[list[Any]] = [[] for _ in Cells._fields]
-    parts = (unpack(part) for part in gathered(report))
-    for names, number, *totals in sorted(parts, key=lambda part: part[0].tobytes()):
-        for column, found in zip(columns, (number + len(keys), *totals), strict=True):
-            column.append(found)
-        keys += json.loads(names.tobytes())
-    cells = Cells(*(np.concatenate(column) if column else np.empty(0, np.int64) for column in columns))
-    return Counted(tuple(keys), Supply([_stratum(key, draw.group_columns) for key in keys], cells, params))
+    numbers: dict[str, int] = {}
+    parts: list[list[Any]] = []
+    for names, number, *totals in map(unpack, gathered(report)):
+        known = [numbers.setdefault(key, len(numbers)) for key in json.loads(names.tobytes())]
+        parts.append([np.array(known, np.int64)[number], *totals])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.empty(0, np.int64)] * 5
+    cells = Cells(*cell_totals(*columns))
+    return Counted(tuple(numbers), Supply([_stratum(key, draw.group_columns) for key in numbers], cells, params))
 
 
 def _stratum(key: str, group_columns: Sequence[str]) -> Stratum:

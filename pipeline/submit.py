@@ -65,6 +65,7 @@ class Runner:
 
         counters.reset(stage)
         pool.use_threads(self.threads, self.one_worker)
+        pool.keep_tasks(self.reports)
         exchange.hold_packets(_MOST_HELD_BYTES if self.holds_packets else 0)
         remember_signatures()
         end_bundles_at_once()

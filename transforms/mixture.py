@@ -58,17 +58,23 @@ Packets = Iterator[tuple[int, Packet]]
 
 @dataclass
 class CountStrata(beam.PTransform):
-    """`MixTask`s in; per partition of the strata one packed table of cell totals, gathered in the file `report`."""
+    """`MixTask`s in; per partition one packed table of cell totals, gathered in the file `report`.
+
+    Args:
+        slices: into which the buckets of each stratum are cut. Every split has some of most buckets, so all that is
+            known of a large stratum would be too much for one worker.
+    """
 
     draw: Draw
     partitions: int
+    slices: int
     report: str
     scratch: str | None
 
     def expand(self, tasks: Any) -> Any:
         return (
             tasks
-            | "CountSplit" >> beam.ParDo(_CountSplit(self.draw, self.partitions))
+            | "CountSplit" >> beam.ParDo(_CountSplit(self.draw, self.partitions, self.slices))
             | "ByStratum" >> Exchange(self.scratch)
             | "AddCells" >> beam.ParDo(_AddCells())
             | Gather(self.report)
@@ -76,9 +82,10 @@ class CountStrata(beam.PTransform):
 
 
 class _CountSplit(PooledDoFn):
-    def __init__(self, draw: Draw, partitions: int) -> None:
+    def __init__(self, draw: Draw, partitions: int, slices: int) -> None:
         self._draw = draw
         self._partitions = partitions
+        self._slices = slices
 
     def work(self, element: bytes) -> Packets:
         task = MixTask.from_bytes(element)
@@ -96,34 +103,45 @@ class _CountSplit(PooledDoFn):
         )
         if not keys:
             return
-        partition_of = np.array([int(fingerprint(key)[:8], 16) % self._partitions for key in keys], np.int64)
-        partitions = partition_of[totals.stratum]
-        for partition in np.unique(partitions).tolist():
-            rows = partitions == partition
-            mine = np.flatnonzero(partition_of == partition)
+        first = np.array([int(fingerprint(key)[:8], 16) for key in keys], np.int64)
+        partitions = (first[totals.stratum] + totals.bucket * self._slices // strata.BUCKETS) % self._partitions
+        order, runs = groups(partitions)
+        for partition, start, end in runs:
+            rows = order[start:end]
+            mine, number = np.unique(totals.stratum[rows], return_inverse=True)
             names = json.dumps([keys[code] for code in mine.tolist()]).encode()
-            number = np.searchsorted(mine, totals.stratum[rows])
             body = pack(np.frombuffer(names, np.uint8), number, *(column[rows] for column in totals[1:]))
             yield partition, packet(body, task.split.index, 0)
 
 
 class _AddCells(beam.DoFn):
-    """Adds up the cells of the strata of one partition: their keys in order, and cells by number and bucket."""
+    """Adds up the cells of one partition as they come: keys of strata in order, and cells by number and bucket."""
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         _, values = element
         numbers: dict[str, int] = {}
         parts: list[list[npt.NDArray[Any]]] = []
+        held = 0
         for body in received(values):
             names, number, *columns = unpack(body)
             known = [numbers.setdefault(key, len(numbers)) for key in json.loads(names.tobytes())]
             parts.append([np.array(known, np.int64)[number], *columns])
+            held += len(number)
+            if held > _MOST_CELLS:
+                parts, held = [list(_added_up(parts))], 0
         keys = sorted(numbers)
         rank = np.empty(len(keys), np.int64)
         rank[[numbers[key] for key in keys]] = np.arange(len(keys))
-        number, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+        number, *columns = _added_up(parts)
         totals = strata.cell_totals(rank[number], *columns)
         yield pack(np.frombuffer(json.dumps(keys).encode(), np.uint8), *totals)
+
+
+_MOST_CELLS = 1 << 20  # that wait to be added up: 40 MB
+
+
+def _added_up(parts: list[list[npt.NDArray[Any]]]) -> strata.CellTotals:
+    return strata.cell_totals(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,21 @@ inside the worker hands the next element to whichever thread is free and passes 
 
 from __future__ import annotations
 
+import json
 import queue
+import struct
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
+
+from transforms import files
+from transforms.batches import chunks_of_bytes
 
 _threads = 1
 _one_worker = False
@@ -30,16 +37,58 @@ def use_threads(threads: int, one_worker: bool = False) -> None:
     _threads, _one_worker = threads, one_worker
 
 
+_MOST_IN_GRAPH = 1 << 20  # bytes of one list of tasks; engines take graphs of some megabytes
+_folder: str | None = None
+
+
+def keep_tasks(folder: str | None) -> None:
+    """Where long lists of tasks are written, for workers to read: a folder that driver and workers reach, if any."""
+    global _folder
+    _folder = folder
+
+
 class Tasks(beam.PTransform):
-    """Elements spread over workers, in the order given as far as there is one: callers put the largest first."""
+    """Elements spread over workers, in the order given as far as there is one: callers put the largest first.
+
+    What a pipeline begins with is a part of its graph, and engines refuse large graphs: a list of more than a few
+    thousand tasks is put in a file instead.
+    """
 
     def __init__(self, tasks: Iterable[bytes]) -> None:
         self._tasks = list(tasks)
 
     def expand(self, begin: Any) -> Any:
-        tasks = begin | "Create" >> beam.Create(self._tasks, reshuffle=False)
-        # A single worker gets them all anyway, and a stage less is time saved.
-        return tasks if _one_worker else tasks | "Spread" >> beam.Reshuffle()
+        if _one_worker:  # it gets them all anyway, in this process, and a stage less is time saved
+            return begin | "Create" >> beam.Create(self._tasks, reshuffle=False)
+        if _folder is None or sum(map(len, self._tasks)) <= _MOST_IN_GRAPH:
+            tasks = begin | "Create" >> beam.Create(self._tasks, reshuffle=False)
+        else:
+            parts = begin | "Parts" >> beam.Create(_stored(self._tasks, _folder), reshuffle=False)
+            tasks = parts | "Create" >> beam.ParDo(_ReadTasks()).with_output_types(bytes)
+        return tasks | "Spread" >> beam.Reshuffle()
+
+
+def _stored(tasks: list[bytes], folder: str) -> list[bytes]:
+    """Tasks in a file, told by where parts of it begin and end: `_MOST_IN_GRAPH` bytes each, or one task."""
+    path = files.join(folder, f"tasks-{uuid.uuid4().hex}")
+    framed = [struct.pack("<I", len(task)) + task for task in tasks]
+    ranges = chunks_of_bytes(np.array([len(task) for task in framed], np.int64), _MOST_IN_GRAPH)
+    offsets = np.concatenate([[0], np.cumsum([len(task) for task in framed])]).tolist()
+    files.write_bytes(path, b"".join(framed))
+    return [json.dumps([path, offsets[first], offsets[last]]).encode() for first, last in ranges]
+
+
+class _ReadTasks(beam.DoFn):
+    def process(self, element: bytes) -> Iterator[bytes]:
+        path, start, end = json.loads(element)
+        with files.open_input(path) as source:
+            source.seek(start)
+            data = source.read(end - start)
+        offset = 0
+        while offset < len(data):
+            (length,) = struct.unpack_from("<I", data, offset)
+            yield bytes(data[offset + 4 : offset + 4 + length])
+            offset += 4 + length
 
 
 class PooledDoFn(beam.DoFn):

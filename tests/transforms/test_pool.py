@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -103,3 +105,28 @@ def assert_no_workers_left() -> None:
     while any(thread.name.startswith("anchormix-work") for thread in threading.enumerate()):
         assert time.monotonic() < give_up, "threads of the pool are still there"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_long_lists_of_tasks_stay_out_of_the_graph(
+    folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_MOST_IN_GRAPH", 2000)
+    rng = random.Random(4)
+    tasks = [rng.randbytes(number % 197) for number in range(1500)]
+    size = sum(map(len, tasks))
+    pool.use_threads(1)
+    pool.keep_tasks(str(tmp_path) if folder else None)
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={LOCAL_RUNNER}"]))
+        out = pipeline | pool.Tasks(tasks)
+        graph = len(pipeline.to_runner_api().SerializeToString())
+        assert graph < size / 2 if folder else graph > size
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) == (size + 4 * len(tasks) if folder else 0)
+        assert_that(out, equal_to(tasks))
+        pipeline.run().wait_until_finish()
+        before = list(tmp_path.iterdir())
+        _ = beam.Pipeline() | pool.Tasks(tasks[:20])
+        assert list(tmp_path.iterdir()) == before, "a short list is a part of the graph"
+    finally:
+        pool.keep_tasks(None)
