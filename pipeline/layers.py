@@ -57,6 +57,10 @@ _BYTES_PER_PARTITION = 64 << 20
 _LEAST_PARTITIONS = 8
 """A worker holds one partition of an exchange at a time: more input makes more partitions, not larger ones."""
 
+_PARTITIONS_BY_TEXT = 1024
+"""Of exchanges that carry no text, as many as follow its amount: every sender has packets for all partitions, so beyond
+64 GB of text their number follows that of documents, or packets would shrink to a record each."""
+
 
 @dataclass(frozen=True)
 class ReadShard:
@@ -500,7 +504,8 @@ class IndexBuilder:
             settings=readers,
             bands=minhash.choose_bands(float(settings.threshold(self.config)), self.config.dedup.permutations),
             threshold=settings.threshold(self.config),
-            partitions=_partitions(read, anchors.earlier),
+            partitions=_partitions(read, anchors.earlier, of_text=False),
+            homes=_partitions(read, anchors.earlier),
             documents=_documents(read, anchors.earlier),
             known=self._known_texts("known", registry) if registry else None,
             reference=self._known_texts("reference", held_out) if held_out else None,
@@ -635,11 +640,14 @@ def _documents(read: Sequence[Facts], earlier: Sequence[EarlierIndex]) -> int:
     return sum(facts.documents for facts in read) + sum(index.documents for index in earlier)
 
 
-def _partitions(read: Sequence[Facts], earlier: Sequence[EarlierIndex]) -> int:
+def _partitions(read: Sequence[Facts], earlier: Sequence[EarlierIndex], of_text: bool = True) -> int:
     text = sum(shard.total("text_bytes") for facts in read for shard in facts.shards)
     text += sum(index.weight for index in earlier)
-    documents = _documents(read, earlier)
-    return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, text // _BYTES_PER_PARTITION)
+    by_documents = _documents(read, earlier) // _DOCUMENTS_PER_PARTITION
+    by_text = text // _BYTES_PER_PARTITION
+    if not of_text:
+        by_text = min(by_text, _PARTITIONS_BY_TEXT)
+    return max(_LEAST_PARTITIONS, by_documents, by_text)
 
 
 def judge_forms(config: Config, facts: Facts) -> None:

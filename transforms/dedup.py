@@ -96,7 +96,8 @@ class FindDuplicates(beam.PTransform):
         settings: per `DedupTask.settings`, how its text is read and shingled.
         bands: derived from the threshold, so that pairs .05 above it are found.
         threshold: least Jaccard of an edge, exact.
-        partitions: of the exchanges; more need less memory each.
+        partitions: of what facts tell of documents, and of candidates; more need less memory each, and smaller packets.
+        homes: partitions in which shingle sets of candidates meet.
         folder: where the files go; their names are the attempt's own, only listed ones count.
         documents: how many there are; with more than MOST_MEMBERS a bucket may be too large for one worker.
         known: text known to be synthetic; what is like it is written to `known-*` files, one a split.
@@ -108,6 +109,7 @@ class FindDuplicates(beam.PTransform):
     bands: minhash.Bands
     threshold: Fraction
     partitions: int
+    homes: int
     folder: str
     report: str
     scratch: str | None
@@ -121,9 +123,9 @@ class FindDuplicates(beam.PTransform):
             | "SendDigests" >> beam.ParDo(_SendDigests(self.bands, self.partitions))
             | "ByText" >> Exchange(self.scratch)
             | "GroupTexts"
-            >> beam.ParDo(_GroupTexts(self.folder, self.partitions, self._first, self._limit is not None)).with_outputs(
-                "written", "marked", main="out"
-            )
+            >> beam.ParDo(
+                _GroupTexts(self.folder, self.partitions, self.homes, self._first, self._limit is not None)
+            ).with_outputs("written", "marked", main="out")
         )
         candidates = self._paired(digests.out)
         for what, texts in self._marking.items():
@@ -136,7 +138,7 @@ class FindDuplicates(beam.PTransform):
             tuple(candidates)
             | "ByPair" >> Exchange(self.scratch)
             | "DistinctPairs"
-            >> beam.ParDo(_DistinctPairs(self.partitions, self._first)).with_outputs("wanted", main="pairs")
+            >> beam.ParDo(_DistinctPairs(self.homes, self._first)).with_outputs("wanted", main="pairs")
         )
         sets = (
             (splits | "SplitTasks" >> beam.ParDo(_SplitTask()), pairs.wanted)
@@ -269,9 +271,10 @@ class _GroupTexts(PooledDoFn):
     mark documents, who verifies a text is told of its copies, and of known texts that are the same.
     """
 
-    def __init__(self, folder: str, partitions: int, first: _FirstSplits, sub_keys: bool) -> None:
+    def __init__(self, folder: str, partitions: int, homes: int, first: _FirstSplits, sub_keys: bool) -> None:
         self._folder = folder
         self._partitions = partitions
+        self._homes = homes
         self._first = first
         self._sub_keys = sub_keys  # the next band goes along, because a bucket may be too large
 
@@ -289,7 +292,7 @@ class _GroupTexts(PooledDoFn):
         if self._first != _FirstSplits():
             same, same_held_out = (dedup.same_texts(high, low, first, texts) for texts in (known, reference))
             for tag, left, right in ((COPIES, copy_of, copies), (SAME, *same), (SAME_AS_REFERENCE, *same_held_out)):
-                home = spread(documents[left]) % np.uint64(self._partitions)
+                home = _home_of(documents[left], self._homes)
                 for packet_to in send(home, [documents[left], documents[right]], partition, tag):
                     yield beam.pvalue.TaggedOutput("marked", packet_to)
         for kind, one, other in (("exact", copies, copy_of), ("seen", new, seen)):
@@ -300,12 +303,25 @@ class _GroupTexts(PooledDoFn):
         open_texts = np.setdiff1d(first, settled, assume_unique=False)
         rows = np.concatenate([open_texts, others, known, reference])
         rows = rows[length[rows] != _NO_BANDS]
-        for band in range(bands.shape[1]):
-            hashes = bands[rows, band]
-            records = [hashes, length[rows], high[rows], documents[rows], _ANCHOR_OF[origin[rows]]]
+        n_bands = bands.shape[1]
+        told = [length[rows], high[rows], documents[rows], _ANCHOR_OF[origin[rows]]]
+        # Several bands at a time: where partitions are many, those of one band would be a record or two to each.
+        at_once = max(1, _MOST_SENT // max(1, len(rows)))
+        for band in range(0, n_bands, at_once):
+            sent = np.arange(band, min(band + at_once, n_bands))
+            hashes = bands[rows[:, None], sent].T.ravel()
+            records = [hashes, *(np.tile(column, len(sent)) for column in told)]
             if self._sub_keys:
-                records.append(bands[rows, (band + 1) % bands.shape[1]])
-            yield from send(hashes % np.uint64(self._partitions), records, partition * bands.shape[1] + band)
+                records.append(bands[rows[:, None], (sent + 1) % n_bands].T.ravel())
+            yield from send(hashes % np.uint64(self._partitions), records, partition * n_bands + band)
+
+
+_MOST_SENT = 500_000  # records of bands that one sender sorts at a time: some 20 MB
+
+
+def _home_of(documents: npt.NDArray[np.uint64], homes: int) -> npt.NDArray[np.uint64]:
+    """Where the pairs of these first documents are verified."""
+    return spread(documents) % np.uint64(homes)
 
 
 class _PairUp(PooledDoFn):
@@ -410,18 +426,18 @@ class _DistinctPairs(PooledDoFn):
     verified where the other one is at home, except texts that mark documents: a mark depends on all pairs.
     """
 
-    def __init__(self, partitions: int, first: _FirstSplits) -> None:
-        self._partitions = partitions
+    def __init__(self, homes: int, first: _FirstSplits) -> None:
+        self._homes = homes
         self._first = first
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         partition, values = element
         left, right = dedup.distinct_pairs(*unpack_all(received(values)))
-        home = np.full(len(left), partition, np.uint32)
+        home = _home_of(left, self._homes).astype(np.uint32)
         _, others = np.unique(left, return_counts=True)
         crowded = np.repeat(others > _MOST_OTHERS, others)
         crowded &= ~self._first.marks(right)
-        home[crowded] = spread(right[crowded]) % np.uint64(self._partitions)
+        home[crowded] = _home_of(right[crowded], self._homes)
         yield from send(home, [left, right], partition, _PAIRS)
         # Home and address of everything wanted, each once.
         homes, wanted = np.concatenate([home, home]), np.concatenate([left, right])
