@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import driver, planning
+from pipeline import driver, layers, planning
 from pipeline.config import load_config
 from pipeline.samples import write_rows
-from transforms import mixture
+from transforms import dedup, mixture
 
 ROOT = Path(__file__).resolve().parents[1]
 SAME = ("data/*", "custody/**/*", "manifest.json", "inputs.parquet", "diversity.parquet")
@@ -147,6 +147,10 @@ def test_no_way_to_run_shows_in_the_mix(
     if not variant.of_its_own:  # many splits' cells, in many parts: seen in nothing
         monkeypatch.setattr(planning, "_SPLITS_A_SLICE", 1)
         monkeypatch.setattr(mixture, "_MOST_CELLS", 3)
+    if "ANCHORMIX_SPLIT_BYTES" in variant.environment:  # a few bands at a time, and texts that meet elsewhere
+        monkeypatch.setattr(dedup, "_MOST_SENT", 300)
+        monkeypatch.setattr(layers, "_BYTES_PER_PARTITION", 4000)
+        monkeypatch.setattr(layers, "_PARTITIONS_BY_TEXT", 9)
     changed = variant_of(config, tmp_path, variant.config)
     if variant.of_its_own:
         call = [sys.executable, "-m", "pipeline", "run", str(changed), "--quiet", "--json", "--", *variant.beam]
