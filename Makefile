@@ -11,7 +11,7 @@ DEMO := demo
 help:
 	@echo "make demo          sample shards, the main job on them, the verdict"
 	@echo "make test          all tests but those of engines and object stores"
-	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, and a real S3 server (Go 1.25 or later)"
+	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, a real S3 server (Go 1.25 or later), Airflow"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         speed and memory on generated corpora"
 
