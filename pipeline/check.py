@@ -30,10 +30,11 @@ from pipeline.data_cards import card_of
 from pipeline.detectors import NO_DETECTORS, Detectors, load_detectors
 from pipeline.earlier import load_earlier
 from pipeline.errors import BadInput, CustodyFailed, UsageError
+from pipeline.gates import refuse_missing_shards
 from pipeline.heldout import refuse_shared
 from pipeline.index import Index
 from pipeline.outcome import Outcome
-from pipeline.parent import load_parent
+from pipeline.parent import load_parent, parent_line
 from pipeline.readings import judge_reading_of, label_warnings, told_reading
 from pipeline.report import bands_line
 from pipeline.tokens import load_tokenizer, told_tokens
@@ -98,14 +99,14 @@ def check_config(config: Config) -> Outcome:
     _judge_custody(config, looks, custody)
     compared, compared_lines = _compared_with(config)
     refuse_shared(shards, find_reference(config))
+    refuse_missing_shards(config, shards)
     bound = _floor_bound(config, looks)
     lines = [line for look in looks for line in _lines(look)]
     lines += [f"keys: {len(config.trust.keys)} trusted, {len(config.trust.revoked)} revoked"]
     lines += [f"tokens: {', '.join(f'{name} {value}' for name, value in tokens.items())}"]
     lines += [*compared_lines, *(f"warning: {warning}" for warning in custody.warnings)]
     if parent is not None:
-        totals = parent.claimed.fields["totals"]
-        lines += [f"parent {parent.path}: {totals['documents']:,} documents, {totals['tokens']:,} tokens"]
+        lines += [parent_line(parent)]
     bands = settings.told_bands(config)
     lines += [bands_line(bands), bound["text"], "Next: anchormix run with the same config."]
     return Outcome(

@@ -35,7 +35,7 @@ from pipeline.mix_folder import MixFolder
 from pipeline.object_stores import connect
 from pipeline.origins import custody_manifests
 from pipeline.outcome import Outcome
-from pipeline.parent import load_parent, succeeding, told_parent
+from pipeline.parent import load_parent, parent_line, succeeding, told_parent
 from pipeline.planning import Planned, count_strata, forecast_layout, judge_layout, make_plan, mix_tasks
 from pipeline.progress import make_progress
 from pipeline.report import plan_table, survival_tables, sweep_table, verdict_table, write_report
@@ -97,6 +97,7 @@ def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] 
     axes = parse_axes(swept)
     params = settings.mixture_params(config)
     builder = _builder(config, beam, quiet, build=False)
+    parent = load_parent(config)
     with builder.working():
         indexed = builder.bring_up_to_date()
         counted = count_strata(config, params, builder, indexed)
@@ -110,14 +111,18 @@ def plan(config: Config, beam: Sequence[str], quiet: bool, swept: Sequence[str] 
     summary["notes"] += shrinking(counted.supply, params)
     survived = survival_of(config, indexed, planned)
     bands = settings.told_bands(config)
+    text = plan_table(summary, sizes, survived, bands)
+    if parent is not None:
+        text += f"\n{parent_line(parent)}; what of it stays, leaves and comes back is told by `anchormix mix`"
     return Outcome(
-        plan_table(summary, sizes, survived, bands),
+        text,
         output=config.index,
         totals=summary["totals"],
         details={
             "plan": summary,
             "floor_table": sizes,
             "bands": bands,
+            "parent": parent and parent.identity,
             "survival": survived,
             "duplicates": indexed.fates.duplicates,
             "stages": builder.runner.effort.to_json(),
@@ -157,14 +162,16 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
     parent = load_parent(config)
     with publish.destination(config.output, standing is None) as publish_to, builder.working():
         indexed = builder.bring_up_to_date()
+        if standing is not None:  # its gates were judged when it was made: they count in what a plan is called
+            planned = make_plan(config, params, builder, indexed)
+            digest = _mix_digest(config, indexed, planned, builder.tokenizer, parent)
+            return _already_published(config, standing, digest, builder.rebuilt)
         sources = [source.name for source in config.sources]
         packed = files.join(builder.scratch, "held-out")
         baseline = prepare_baseline(indexed.facts, indexed.reference, sources, packed)
         measured = _judge_inputs(config, builder, indexed, baseline)
         planned = make_plan(config, params, builder, indexed)
         digest = _mix_digest(config, indexed, planned, builder.tokenizer, parent)
-        if standing is not None:
-            return _already_published(config, standing, digest, builder.rebuilt)
         with publish.staging(config.output, builder.run_id, scratch=builder.local_scratch) as folder:
             written = _write(config, builder, indexed, planned, digest, folder, measured, baseline)
             with builder.runner.effort.stage("verify"):

@@ -1,8 +1,8 @@
 """The part of a public training-data summary that a mix can fill in.
 
 Article 53(1)(d) of the EU's AI Act asks providers of general-purpose models for one, by a template of the Commission
-(24 July 2025) in three parts. Volumes and generators are in the manifest; who the provider is, where text was
-crawled and how rights were respected are not, and are left to whoever knows.
+(24 July 2025; C(2025) 8311) in three parts, whose numbers stand here. Volumes and generators are in the manifest; who
+the provider is, where text was crawled and how rights were respected are not, and are left to whoever knows.
 """
 
 from __future__ import annotations
@@ -35,37 +35,46 @@ def eu_summary(manifest: Mapping[str, Any], heading: str = "##") -> str:
         "",
         f"{heading}# 1. General information",
         "",
-        f"- Provider, model, date of placing on the market: {_PROVIDER}",
-        "- Modality: text",
+        f"- Provider (1.1), model and date of its placement on the market (1.2): {_PROVIDER}",
+        "- Modality (1.3): text",
         f"- Size: {totals['tokens']:,} tokens (counted by {cell(counter(manifest))}), {totals['bytes']:,} bytes, "
-        f"{totals['documents']:,} documents",
+        f"{totals['documents']:,} documents; were this all the text, the range to select is {_range(totals['tokens'])}",
         f"- Languages, as the sources declare them (documents): {_languages(manifest)}",
         f"- Licenses, as the sources declare them (documents): {_licenses(manifest)}",
-        f"- Latest date of acquisition: {_PROVIDER}",
+        f"- Latest date of acquisition or collection: {_PROVIDER}",
         "",
         f"{heading}# 2. List of data sources",
         "",
         *table(
             ["section", "source", "documents", "tokens", "share of tokens", "of it verified human"], _sources(manifest)
         ),
-        f"Sections are those of the template: 2.2.1 is text whose custody method is `{_LICENSED}`, 2.5 is what a model "
-        "wrote. All other text may be public data sets (2.1), private ones (2.2), crawled (2.3, naming domains), "
-        f"of users (2.4) or other (2.6): {_PROVIDER}.",
+        f"Sections are those of the template: 2.2.1 is text whose custody method is `{_LICENSED}`. What a model wrote "
+        "is under 2.5, which is about text made by the provider or for it: what came with a data set of others belongs "
+        "to that data set's section. All other text may be public data sets (2.1), private ones of third parties "
+        f"(2.2.2), crawled (2.3, naming domains), of users (2.4) or other (2.6): {_PROVIDER}.",
         "",
         "Synthetic data (2.5):",
         "",
         *table(["generator", "kind", "documents", "tokens", "share of tokens"], _generators(manifest)),
-        f"{heading}# 3. Data processing",
+        f"{heading}# 3. Data processing aspects",
         "",
-        f"- Duplicates: {_dropped(manifest, 'exact_duplicate')} exact and {_dropped(manifest, 'near_duplicate')} near "
-        "ones were left out; each names the document that stayed.",
-        f"- Text excluded by name or id: {_dropped(manifest, 'excluded')} documents, each with its reason in `fates/`.",
-        "- Reservations of rights under Article 4(3) of Directive (EU) 2019/790, and how they were respected: "
+        "- 3.1, reservations of rights under Article 4(3) of Directive (EU) 2019/790, and how they were respected: "
         f"{_PROVIDER}",
-        f"- Illegal content and how it was removed: not examined here; {_PROVIDER}",
+        f"- 3.2, illegal content and how it was removed: not examined here; {_PROVIDER}",
+        f"- 3.3, duplicates: {_dropped(manifest, 'exact_duplicate')} exact and {_dropped(manifest, 'near_duplicate')} "
+        "near ones were left out; each names the document that stayed.",
+        f"- 3.3, text excluded by name or id: {_dropped(manifest, 'excluded')} documents, each with its reason in "
+        "`fates/`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _range(tokens: int) -> str:
+    """The template's words for the size of all text that a model is trained on."""
+    if tokens < 10**9:
+        return "less than 1 billion tokens"
+    return "1 billion to 10 trillion tokens" if tokens <= 10**13 else "more than 10 trillion tokens"
 
 
 def _languages(manifest: Mapping[str, Any]) -> str:

@@ -13,11 +13,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.catalog import Shard
 from pipeline.comparison import printable
+from pipeline.config import Config
 from pipeline.config_gates import Gate, is_single, told_gate
-from pipeline.errors import GuardTripped
+from pipeline.config_kinds import nearest
+from pipeline.config_yaml import show
+from pipeline.errors import GuardTripped, UsageError
 
-__all__ = ["FAILED", "NOT_JUDGED", "PASSED", "GateResult", "gate_line", "judge_gates", "unjudged_notes"]
+__all__ = [
+    "FAILED",
+    "NOT_JUDGED",
+    "PASSED",
+    "GateResult",
+    "gate_line",
+    "judge_gates",
+    "refuse_missing_shards",
+    "unjudged_notes",
+]
 
 PASSED, FAILED, NOT_JUDGED = "passed", "failed", "not_judged"
 _MOST_OFFENDERS = 10
@@ -83,6 +96,25 @@ def judge_gates(gates: Sequence[Gate], diversity: pa.Table, *, inputs_only: bool
     if failed:
         raise _stopped(results, failed)
     return results
+
+
+def refuse_missing_shards(config: Config, shards: Iterable[Shard]) -> None:
+    """Exit 2 where a gate names an input shard that is not there: it would never be judged."""
+    names = [f"{shard.source}/{shard.name}" for shard in shards]
+    for place, gate in enumerate(config.diversity.fail_if):
+        if gate.scope != "input_shard" or gate.name is None or gate.name in names:
+            continue
+        near = nearest(gate.name, names)
+        hint = f'did you mean "{near}"? ' if near else ""
+        key = f"diversity.fail_if[{place}].name"
+        raise UsageError(
+            "bad_value",
+            f"{key} = {show(gate.name)}: no input shard has this name, so the gate would never be judged; {hint}"
+            f"there are {_some(names[:_MOST_NAMED], len(names))}",
+            key=key,
+            value=gate.name,
+            nearest=near,
+        )
 
 
 def _result(key: str, gate: Gate, diversity: pa.Table) -> GateResult:

@@ -28,6 +28,7 @@ from pipeline.duplicates import example_pairs, pair_lines
 from pipeline.earlier import EarlierIndex, judge_earlier, load_earlier
 from pipeline.errors import BadInput, CustodyFailed, GuardTripped, UsageError
 from pipeline.exclusions import exclusion_warnings
+from pipeline.gates import refuse_missing_shards
 from pipeline.heldout import empty_warnings, holding_warnings, judge_reference_shards
 from pipeline.index import Index
 from pipeline.inspection import Inspection, how_to_read
@@ -288,7 +289,9 @@ class IndexBuilder:
 
     def facts(self) -> Facts:
         content = self.detectors.facts_key + (self.tokenizer.digest if self.tokenizer else "")
-        return self._facts_of(catalog.find_shards(self.config, content), 0, "facts")
+        shards = catalog.find_shards(self.config, content)
+        refuse_missing_shards(self.config, shards)
+        return self._facts_of(shards, 0, "facts")
 
     def anchors(self, facts: Facts) -> Anchors:
         """What the documents of these facts are compared with, its splits numbered after theirs."""

@@ -14,7 +14,7 @@ from pipeline.manifest import SIGNED_MANIFEST, MixClaims, decimal
 from pipeline.mix_folder import MixFolder
 from pipeline.publish import SUCCESS
 
-__all__ = ["load_parent", "succeeding", "told_parent"]
+__all__ = ["load_parent", "parent_line", "succeeding", "told_parent"]
 
 _KEY = "mix.parent"
 
@@ -22,6 +22,12 @@ _KEY = "mix.parent"
 def load_parent(config: Config) -> MixFolder | None:
     """Exit 2 where the config names a parent that is no published mix, or not a whole one."""
     return None if config.mix.parent is None else MixFolder.open(config.mix.parent, _KEY)
+
+
+def parent_line(parent: MixFolder) -> str:
+    """What the parent holds, for the terminal."""
+    totals = parent.claimed.fields["totals"]
+    return f"parent {parent.path}: {totals['documents']:,} documents, {totals['tokens']:,} tokens"
 
 
 def told_parent(parent: MixFolder) -> dict[str, Any]:

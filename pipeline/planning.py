@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import graphs, settings
 from pipeline.config import Config
-from pipeline.errors import Infeasible
+from pipeline.errors import Infeasible, UsageError
 from pipeline.layers import IndexBuilder, Indexed
 from transforms import files
 from transforms.batches import unpack
@@ -29,7 +29,7 @@ from transforms.kernels.mixture import (
     Supply,
     plan_supply,
 )
-from transforms.kernels.schemas import Provenance
+from transforms.kernels.schemas import Fate, Provenance
 from transforms.kernels.strata import BUCKETS, cell_totals
 from transforms.mixture import CountStrata
 from transforms.planned import Assignments, MixTask
@@ -77,7 +77,31 @@ def count_strata(config: Config, params: MixtureParams, builder: IndexBuilder, i
         parts.append([np.array(known, np.int64)[number], *totals])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.empty(0, np.int64)] * 5
     cells = Cells(*cell_totals(*columns))
-    return Counted(tuple(numbers), Supply([_stratum(key, draw.group_columns) for key in numbers], cells, params))
+    supply = Supply([_stratum(key, draw.group_columns) for key in numbers], cells, params)
+    _judge_counts(supply, builder, indexed)
+    return Counted(tuple(numbers), supply)
+
+
+def _judge_counts(supply: Supply, builder: IndexBuilder, indexed: Indexed) -> None:
+    """Exit 2 where the fates hold other documents than were counted when they were written."""
+    found: Counter[str] = Counter()
+    for stratum, documents in zip(supply.strata, supply.totals(supply.cells)[0].tolist(), strict=True):
+        found[stratum.source] += documents
+    for source, counts in sorted(indexed.fates.by_source.items()):
+        kept = sum(documents for (_, fate), documents in counts.items() if fate == Fate.KEPT.label)
+        if kept == found[source]:
+            continue
+        folder = builder.index.path("fates", indexed.fates.key)
+        raise UsageError(
+            "damaged_index",
+            f"index: the fates in {folder!r} let {found[source]:,} documents of source {source!r} stay, and their own "
+            f"account says {kept:,}: files of the index were changed, or damaged, after they were made. Remove that "
+            "folder and run `anchormix index` with the same config: it settles fates anew and reads no text.",
+            path=folder,
+            source=source,
+            kept=kept,
+            found=found[source],
+        )
 
 
 def _stratum(key: str, group_columns: Sequence[str]) -> Stratum:
@@ -94,7 +118,8 @@ def make_plan(
     try:
         plan = plan_supply(counted.supply, params)
     except InfeasibleMixture as error:
-        reasons = "".join(f"\n  {told}" for told in (*_dropped(config, indexed, counted.supply), *indexed.warnings))
+        gone = (*_gone(config, indexed, counted.supply), *_dropped(config, indexed, counted.supply))
+        reasons = "".join(f"\n  {told}" for told in (*gone, *indexed.warnings))
         raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
     assign = plan.assign
     assignments = Assignments(
@@ -143,6 +168,26 @@ def judge_layout(reports: Sequence[Mapping[str, Any]]) -> None:
         f"mix: {problem} (output shard {worst['shard']}, one of {len(refused)}). Nothing was published; {advice}.",
         refused=[dict(report) for report in refused],
     )
+
+
+_KEYS = {
+    Fate.EXCLUDED: "exclude",
+    Fate.HELD_OUT: "diversity.reference",
+    Fate.SEEN_BEFORE: "dedup.against",
+}
+"""Config keys that take text out, by the fate that they give it."""
+
+
+def _gone(config: Config, indexed: Indexed, supply: Supply) -> Iterator[str]:
+    """Where no verified text is left though some was read, which keys of the config took it out."""
+    if not config.mix.human_floor or supply.verified.any():
+        return
+    for fate, key in _KEYS.items():
+        cell = Provenance.HUMAN_VERIFIED.label, fate.label
+        sources = {name: counts[cell] for name, counts in sorted(indexed.fates.by_source.items()) if counts[cell]}
+        if sources:
+            told = ", ".join(f"{documents:,} of {name}" for name, documents in sources.items())
+            yield f"{key}: takes out {told}, which custody verifies: look there before you sign more text"
 
 
 def _dropped(config: Config, indexed: Indexed, supply: Supply) -> Iterator[str]:

@@ -23,7 +23,7 @@ from runs import PublishedMix, Told, anchormix
 
 from pipeline.attest import attest, write_keypair
 from pipeline.samples import write_rows
-from transforms.kernels.schemas import Provenance
+from transforms.kernels.schemas import Fate, Provenance
 
 NO_FLOOR = "mix.floors.human_verified=0"
 
@@ -300,6 +300,27 @@ def test_a_tampered_index_publishes_nothing(project: Project) -> None:
     assert "not_in_custody" in told.message
     assert "web" in told.message
     assert not project.published("tampered")
+
+
+def test_fates_that_are_not_those_that_were_settled_are_a_damaged_index(project: Project) -> None:
+    """Whoever can write to the index lets documents vanish; the account of them is held against what is there."""
+    honest = project.mix("counted")
+    ledger, path = _fates(project)
+    done = json.loads(ledger.read_bytes())
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("fate")
+    fates = np.full(table.num_rows, int(Fate.NEAR_DUPLICATE), np.uint8)
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(fates)), path, compression="zstd")
+    done["files"][path.name] = path.stat().st_size
+    ledger.write_text(json.dumps(done))
+    told = project.run("damaged")
+    assert (told.exit, told.code) == (2, "damaged_index"), told.stderr
+    assert str(ledger.parent) in told.message
+    assert "Remove that folder and run `anchormix index`" in told.message
+    assert not project.published("damaged")
+    # The advice helps.
+    shutil.rmtree(ledger.parent)
+    assert project.mix("mended").manifest["logical_digest"] == honest.manifest["logical_digest"]
 
 
 def test_leaves_that_are_swapped_during_a_run_verify_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -424,6 +424,21 @@ def test_verified_text_that_another_rule_leaves_out_is_not_said_to_be_missing() 
     assert "custody" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"weights": {"press": Fraction(0)}}, "source press has a weight of 0"),
+        ({"caps": (Rule("human_any", amount=0),)}, "cap human_any 0 allows none of it"),
+        ({"caps": (Rule("human_any", Fraction(0), by="source"),)}, "cap human_any 0 in source press allows none of it"),
+    ],
+)
+def test_what_leaves_no_verified_text_to_choose_from_is_named(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(InfeasibleMixture, match="all verified human text is left out") as caught:
+        plan_mixture([VERIFIED, SYNTHETIC], cells_of([1000], [1000]), MixtureParams(floors=(floor("1/2"),), **asked))
+    assert told in str(caught.value)
+    assert "custody" not in str(caught.value)
+
+
 def test_rules_that_contradict_each_other_are_named():
     params = MixtureParams(floors=(floor("0.9"),), caps=(Rule("human_any", Fraction("0.5")),))
     with pytest.raises(InfeasibleMixture, match="contradict each other") as caught:

@@ -186,6 +186,9 @@ def test_the_summary_adds_up_to_the_mix(mix: mixes.Mix) -> None:
     assert generator[0] == cell(EVIL)
     assert int(generator[3].replace(",", "")) == synthetic["tokens"]
     assert "mit" in result.output.lower()
+    parts = re.findall(r"^#+ (\d.*)$", result.output, re.M)
+    assert parts == ["1. General information", "2. List of data sources", "3. Data processing aspects"]
+    assert "select is less than 1 billion tokens" in result.output
     assert eu_summary(manifest) in (mix.out / "README.md").read_text(encoding="utf-8")
     assert not (mix.out / "report.html").exists(), "the summary is asked for instead of the page"
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import PublishedMix, Told, anchormix
 
+from pipeline import driver
 from pipeline.config_gates import Gate
 from pipeline.errors import GuardTripped
 from pipeline.gates import judge_gates, unjudged_notes
@@ -167,7 +168,7 @@ def value_of(mix: PublishedMix, scope: str, name: str, metric: str) -> float:
     return next(r["value"] for r in rows if (r["scope"], r["name"], r["metric"]) == (scope, name, metric))
 
 
-def test_gates_that_hold_stand_in_the_manifest_and_on_the_page(project: Path) -> None:
+def test_gates_that_hold_stand_in_the_manifest_and_on_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [
         {"metric": "distinct_1", "scope": "mix", "below": 0.001},
         {"metric": "near_duplicate_rate", "scope": "source", "name": "web", "above": 0.9},
@@ -186,6 +187,7 @@ def test_gates_that_hold_stand_in_the_manifest_and_on_the_page(project: Path) ->
     page = (mix.folder / "report.html").read_text(encoding="utf-8")
     assert "<h2>Gates</h2>" in page
     assert "not judged: there is no types of generator another" in page
+    monkeypatch.setattr(driver, "prepare_baseline", None)  # what is published is not measured again
     again = anchormix("mix", minimal_config(project), "--set", f"diversity.fail_if={json.dumps(asked)}")
     assert (again.line["status"], again.line["gates"]) == ("unchanged", gates)
 
@@ -236,6 +238,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "diversity.fail_if[0].name",
         "SOURCE/SHARD",
     ),
+    (
+        {"metric": "types", "scope": "input_shard", "name": "press/press-00.parquet", "below": 1},
+        "diversity.fail_if[0].name",
+        'did you mean "press/',
+    ),
     ({"metric": "types", "scope": "reference", "below": 1}, "diversity.fail_if[0].scope", "diversity.reference"),
     ({"metric": "types", "scope": "mix", "under": 1}, "diversity.fail_if[0].under", "known here"),
     ({"scope": "mix", "below": 1}, "diversity.fail_if[0].metric", "required"),
@@ -248,6 +255,14 @@ def test_what_is_no_gate_is_refused(project: Path, gate: dict[str, Any], key: st
     assert told.exit == 2
     assert told.details["key"] == key
     assert says in told.message
+
+
+def test_a_gate_on_a_shard_that_is_not_there_stops_every_command(project: Path) -> None:
+    gate = {"metric": "types", "scope": "input_shard", "name": "press/none.parquet", "below": 1}
+    for command in ("index", "plan", "mix"):
+        told = mixed(project, [gate], command=command)
+        assert (told.exit, told.details["key"]) == (2, "diversity.fail_if[0].name")
+        assert "no input shard has this name, so the gate would never be judged" in told.message
 
 
 def test_gates_are_addressed_by_position(project: Path) -> None:

@@ -213,6 +213,7 @@ def test_the_floor_is_held_or_the_run_refuses(project: Project) -> None:
     whole = {"source": "press", "reason": "licence ended"}
     refused = project.run("run", "refused", mix__floors=floor, exclude=[whole], mix__parent="out/first")
     assert refused.exit == 3
+    assert "exclude: takes out 30 of press, which custody verifies" in refused.message
     assert not (project.folder / "out/refused").exists()
 
 
@@ -250,5 +251,10 @@ def test_a_parent_is_a_published_mix(project: Project, tmp_path: Path) -> None:
             wrong = project.run(command, "next", mix__parent=parent)
             assert (wrong.exit, wrong.details["key"]) == (2, "mix.parent")
             assert wrong.message.startswith("mix.parent: ")
+    assert project.run("index", "next").exit == 0
+    planned = project.run("plan", "next", mix__parent="out/first")
+    assert planned.line["parent"] == told.line["parent"], planned.stderr
+    wrong = project.run("plan", "next", mix__parent="out/none")
+    assert (wrong.exit, wrong.details["key"]) == (2, "mix.parent")
     itself = project.run("check", "first", mix__parent="out/first")
     assert (itself.exit, itself.details["key"]) == (2, "mix.parent")

@@ -216,7 +216,7 @@ def demand(
                     continue
                 ruling.dropped.append(group)
                 allowed = allowed & ~((ruling.group == group) & (ruling.of if ruling.of_whole else True))
-            allowed = allowed & ~_shut_out(ruling)
+            allowed = allowed & ~shut_out(ruling)
     for ruling in rulings:
         _refuse_empty_handed(ruling, np.where(allowed, capacity, 0), params.measure)
     notes = [_note(rulings[number], fate, groups, params.measure) for (number, fate), groups in sorted(told.items())]
@@ -295,7 +295,7 @@ def _refuse_empty_handed(ruling: Ruling, reach: I64, measure: str) -> None:
     )
 
 
-def _shut_out(ruling: Ruling) -> Bools:
+def shut_out(ruling: Ruling) -> Bools:
     """Strata that a cap of nothing, or a floor of everything, forbids even where they measure nothing."""
     rule, held = ruling.rule, ruling.held[ruling.group]
     if ruling.kind == "cap" and (rule.amount == 0 or rule.share == 0):

@@ -30,8 +30,8 @@ def diagnose(
 ) -> InfeasibleMixture:
     """The error to raise.
 
-    `feasible` is the largest mix found if only the size is out of reach, else None; `left_out` says which rules took
-    verified text out of what can be chosen, if some did.
+    `feasible` is the largest mix found if only the size is out of reach, else None; `left_out` says what took
+    verified text out of what can be chosen, if something did.
     """
     unit = params.measure
     whole = sum(capacity)
@@ -44,7 +44,7 @@ def diagnose(
             binding=(f"floor {VERIFIED} {params.human_floor}",),
             available=available,
             missing=1,
-            advice="Relax the rule that leaves it out, or say otherwise: exempt there",
+            advice="Relax what leaves it out; of a rule with groups, or say otherwise: exempt there",
         )
     if params.human_floor > 0 and verified == 0:
         return InfeasibleMixture(

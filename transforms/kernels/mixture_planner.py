@@ -17,7 +17,16 @@ import numpy.typing as npt
 
 from transforms.kernels.mixture_changes import MOST_STRATA, smallest_changes
 from transforms.kernels.mixture_classes import Classes, classify, cut
-from transforms.kernels.mixture_demand import Constraint, Demand, Ruling, demand, is_global_floor, with_margin
+from transforms.kernels.mixture_demand import (
+    MOST_NAMED,
+    Constraint,
+    Demand,
+    Ruling,
+    demand,
+    is_global_floor,
+    shut_out,
+    with_margin,
+)
 from transforms.kernels.mixture_diagnosis import conflict_total, diagnose
 from transforms.kernels.mixture_levels import Levels, solver
 from transforms.kernels.mixture_rounding import Selection, settle
@@ -256,12 +265,19 @@ class _Planner:
                 note = f"shrunk from size {self.params.size} to {size} {self.params.measure}"
                 return short, (note,)
         feasible = None if short is None else int(short.selection.taken.sum())
-        left_out = self.demand.notes if self._drops_verified() else ()
-        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible, left_out)
+        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible, self._left_out())
 
-    def _drops_verified(self) -> bool:
+    def _left_out(self) -> list[str]:
+        """What keeps verified text from being chosen at all."""
+        there = self.supply.verified & (self.supply.capacity > 0)
         dropped = [(ruling.group, group) for ruling in self.demand.rulings for group in ruling.dropped]
-        return any(bool((self.supply.verified & (groups == group)).any()) for groups, group in dropped)
+        told = list(self.demand.notes) if any((there & (groups == group)).any() for groups, group in dropped) else []
+        sources = sorted({self.supply.strata[s].source for s in np.flatnonzero(there).tolist()})
+        told += [f"source {name} has a weight of 0" for name in sources if self.params.pull(name) == 0]
+        for ruling in self.demand.rulings:
+            shut = np.unique(ruling.group[there & shut_out(ruling)]).tolist()
+            told += [f"{ruling.name(group)} allows none of it" for group in shut[:MOST_NAMED]]
+        return told
 
     def _anything_counts(self) -> bool:
         """Whether there are documents to mix and, under a floor above 0, verified text among them."""
