@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,7 @@ def _write(
         staging=staged,
         report=report,
         scratch=builder.runner.scratch(files.join(builder.scratch, "mix")),
+        measure=partial(baseline.row, "output_shard"),
     )
     tasks = mix_tasks(indexed)
     splits, reference = ([], []) if measured else (indexed.facts.tasks(), indexed.reference.tasks())

@@ -107,7 +107,7 @@ def mix(
         params = transform.settings.diversity
         read = pipeline | "Splits" >> Tasks(splits) | "ReadStatistics" >> ReadSplitStatistics(params, baseline)
         held_out = pipeline | "Reference" >> Tasks(reference) | "ReadReference" >> ReadReferenceStatistics(params)
-        mixed = written | "AddUpWritten" >> AddUpWritten(params, baseline)
+        mixed = written | "AddUpWritten" >> AddUpWritten(params)
         _ = (
             (read, held_out, mixed)
             | "Statistics" >> beam.Flatten()

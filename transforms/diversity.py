@@ -171,31 +171,25 @@ class _AddUpReference(_AddUp):
 
 @dataclass
 class AddUpWritten(beam.PTransform):
-    """Accumulators of written shards in, as `WriteMix` gives them; out come the finished rows of the shards, and what
-    they add to every larger scope.
+    """What `WriteMix` gives in; out come the finished rows of the shards, and what was written of every larger scope.
 
     A shard is whole when it is written, so only metrics of it travel: there may be hundreds.
     """
 
     params: DiversityParams
-    baseline: Baseline
 
     def expand(self, written: Any) -> Any:
-        return written | "AddUp" >> beam.ParDo(_AddUpWritten(self.params, self.baseline)).with_output_types(Scoped)
+        return written | "AddUp" >> beam.ParDo(_AddUpWritten(self.params)).with_output_types(Scoped)
 
 
 class _AddUpWritten(_AddUp):
-    def __init__(self, params: DiversityParams, baseline: Baseline) -> None:
-        super().__init__(params)
-        self._baseline = baseline
-
     def work(self, element: tuple[bytes, bytes]) -> Iterator[Scoped]:
         key, data = element
         shard, provenance, generator = json.loads(key)
-        part = Accumulator.from_bytes(data)
         if shard is not None:
-            yield FINISHED, self._baseline.row("output_shard", shard, part)
+            yield FINISHED, data
             return
+        part = Accumulator.from_bytes(data)
         scopes = [("mix", "all"), ("provenance", provenance), *([("generator", generator)] if generator else [])]
         yield from self._hold((scope, name, part) for scope, name in scopes)
 

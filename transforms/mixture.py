@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -170,11 +170,15 @@ def writers_for(shards: int, text_bytes: int) -> int:
     return min(shards, max(_LEAST_WRITERS, -(-text_bytes // _WRITER_BYTES)))
 
 
+MeasureShard = Callable[[str, diversity.Accumulator], bytes]
+"""Makes the row of metrics of a shard, from its name and what was counted of it."""
+
+
 @dataclass
 class WriteMix(beam.PTransform):
-    """`MixTask`s in; staged shards and the rows of dropped documents, listed in the file `report`, out come the
-    diversity accumulators of each shard, (JSON of [shard, null, null], bytes), and of all that one writer wrote by
-    provenance and generator, (JSON of [null, provenance, generator], bytes)."""
+    """`MixTask`s in; staged shards and the rows of dropped documents, listed in the file `report`, out come the row of
+    metrics of each shard, (JSON of [shard, null, null], row), and the diversity accumulators of all that one writer
+    wrote by provenance and generator, (JSON of [null, provenance, generator], bytes)."""
 
     sources: Mapping[str, SourceSettings]
     draw: Draw
@@ -183,6 +187,7 @@ class WriteMix(beam.PTransform):
     staging: str
     report: str
     scratch: str | None
+    measure: MeasureShard
 
     def expand(self, tasks: Any) -> Any:
         rows = tasks | "ReadRows" >> beam.ParDo(
@@ -192,7 +197,9 @@ class WriteMix(beam.PTransform):
             rows.rows
             | "ByWriter" >> Exchange(self.scratch)
             | "WriteShards"
-            >> beam.ParDo(_WriteShards(self.settings, self.staging)).with_outputs("counts", main="reports")
+            >> beam.ParDo(_WriteShards(self.settings, self.staging, self.measure)).with_outputs(
+                "counts", main="reports"
+            )
         )
         _ = (rows.reports, shards.reports) | "Reports" >> beam.Flatten() | Gather(self.report)
         return shards.counts
@@ -383,9 +390,10 @@ def _stream_packet(rows: pa.Table, options: pa.ipc.IpcWriteOptions, major: int, 
 class _WriteShards(PooledDoFn):
     """Holds one output shard, or several small ones, and writes them."""
 
-    def __init__(self, settings: MixSettings, staging: str) -> None:
+    def __init__(self, settings: MixSettings, staging: str, measure: MeasureShard) -> None:
         self._settings = settings
         self._staging = staging
+        self._measure = measure
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         _, values = element
@@ -396,7 +404,10 @@ class _WriteShards(PooledDoFn):
         order, runs = groups(table[_SHARD].to_numpy())
         for shard, start, end in runs:
             places = order[start:end]
-            yield from self._write(shard, table.take(pa.array(places)), texts, places, written)
+            # A shard of a writer's own is the sum of what it wrote; a small one of many is counted by itself, since
+            # adding up its parts would cost more than counting them.
+            whole = diversity.Accumulator.zero(self._settings.diversity) if len(runs) > 1 else None
+            yield from self._write(shard, table.take(pa.array(places)), texts, places, written, whole)
         for kind, part in sorted(written.parts.items()):
             yield beam.pvalue.TaggedOutput("counts", (json.dumps([None, *kind]).encode(), part.to_bytes()))
 
@@ -407,8 +418,12 @@ class _WriteShards(PooledDoFn):
         texts: ChunkedTexts,
         places: npt.NDArray[np.int64],
         written: PartDiversity,
+        whole: diversity.Accumulator | None,
     ) -> Iterator[Any]:
-        """Lay one shard out so that every prefix of every row group holds the floor; its texts stand at `places`."""
+        """Lay one shard out so that every prefix of every row group holds the floor; its texts stand at `places`.
+
+        What is written is counted in `written`, and in `whole` where that is not all of `written`.
+        """
         order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
         measures = measured(table, self._settings.measure)[order]
         human = pc.equal(table["provenance"], Provenance.HUMAN_VERIFIED.label).to_numpy()[order]
@@ -424,8 +439,8 @@ class _WriteShards(PooledDoFn):
         table = table.drop_columns([_ORDER, _SHARD])
         name = f"train-{shard:05d}-of-{self._settings.shards:05d}.parquet"
         staged = f"{name}.{uuid.uuid4().hex[:12]}"
-        statistics = PartDiversity(self._settings.diversity)
-        # Taking rows, encoding and counting release the GIL: a mix of a single shard still uses several cores.
+        # Taking rows, encoding and counting release the GIL: a mix of a single shard still uses several cores. Small
+        # shards are many, and keep all cores busy without threads of their own.
         with files.atomic_output(files.join(self._staging, "data", staged)) as sink, ThreadPoolExecutor(1) as beside:
             schema = mix_schema(self._settings.kept)
             writer = pq.ParquetWriter(
@@ -438,8 +453,12 @@ class _WriteShards(PooledDoFn):
                 version="2.6",
             )
             counting: list[Future[None]] = []
-            for group in read_ahead(_row_groups(table, texts, rows, places, arranged.ends, schema)):
-                counting.append(beside.submit(statistics.add, group))
+            row_groups = _row_groups(table, texts, rows, places, arranged.ends, schema)
+            for group in read_ahead(row_groups) if whole is None else row_groups:
+                if whole is None:
+                    counting.append(beside.submit(written.add, group))
+                else:
+                    written.add(group, whole)
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
                 if len(counting) > _GROUPS_UNCOUNTED:
@@ -449,20 +468,17 @@ class _WriteShards(PooledDoFn):
             certificate = self._certificate(name, table, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
-        yield beam.pvalue.TaggedOutput(
-            "counts", (json.dumps([name, None, None]).encode(), statistics.whole().to_bytes())
-        )
-        written.merge(statistics)
+        measured_row = self._measure(name, written.whole() if whole is None else whole)
+        yield beam.pvalue.TaggedOutput("counts", (json.dumps([name, None, None]).encode(), measured_row))
         report = {"kind": "shard", "shard": shard, "name": name, "staged": staged, "certificate": certificate}
         yield json.dumps(report, sort_keys=True).encode()
 
     def _certificate(self, name: str, table: pa.Table, row_groups: int) -> dict[str, Any]:
         settings = self._settings
-        measures = pa.table({"provenance": table["provenance"], "measure": measured(table, settings.measure)})
-        by_provenance = measures.group_by("provenance").aggregate([("measure", "sum")])
-        amounts = dict(
-            zip(by_provenance["provenance"].to_pylist(), by_provenance["measure_sum"].to_pylist(), strict=True)
-        )
+        measures = measured(table, settings.measure)
+        amounts = {}
+        for label in pc.unique(table["provenance"]).to_pylist():
+            amounts[label] = int(measures[pc.equal(table["provenance"], label).to_numpy()].sum())
         return {
             "version": 1,
             "shard": name,
@@ -506,7 +522,8 @@ class PartDiversity:
         self._params = params
         self.parts: dict[tuple[str, str], diversity.Accumulator] = {}
 
-    def add(self, rows: pa.Table) -> None:
+    def add(self, rows: pa.Table, whole: diversity.Accumulator | None = None) -> None:
+        """Count rows in their parts and, where given, in `whole`."""
         texts = rows["text"].combine_chunks()
         words = split_words(texts)
         names, codes = languages_or_scripts(rows["language"].combine_chunks(), texts)
@@ -519,13 +536,8 @@ class PartDiversity:
             if key not in self.parts:
                 self.parts[key] = diversity.Accumulator.zero(self._params)
             self.parts[key].add(words, order[start:end], texts, keys)
-
-    def merge(self, other: PartDiversity) -> None:
-        for key, part in other.parts.items():
-            if key in self.parts:
-                self.parts[key].merge(part)
-            else:
-                self.parts[key] = part
+        if whole is not None:
+            whole.add(words, None, texts, keys)
 
     def whole(self) -> diversity.Accumulator:
         total = diversity.Accumulator.zero(self._params)
