@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from pipeline.effort import Effort, StageEffort
 from pipeline.errors import AnchormixError, UsageError
+from pipeline.failures import why_it_failed
 from pipeline.object_stores import refuse_secrets
 from pipeline.progress import Progress
 
@@ -117,7 +118,7 @@ class _BeamLog(logging.Handler):
 def _beam_log(in_process: bool) -> Iterator[_BeamLog]:
     """Where workers run in this process their words are kept from the terminal; an engine's are its own affair."""
     handler = _BeamLog()
-    aside: Any = contextlib.redirect_stderr(cast(Any, handler)) if in_process else contextlib.nullcontext()
+    aside: Any = contextlib.redirect_stderr(cast(Any, handler)) if in_process else _told_of_threads(handler)
     logger = logging.getLogger("apache_beam")
     propagated = logger.propagate
     logger.addHandler(handler)
@@ -131,6 +132,21 @@ def _beam_log(in_process: bool) -> Iterator[_BeamLog]:
     finally:
         logger.propagate = propagated
         logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _told_of_threads(log: _BeamLog) -> Iterator[None]:
+    """Beam reads an engine's words in a thread; one that the server hung up on would print its traceback."""
+
+    def keep(hook: threading.ExceptHookArgs) -> None:
+        log.lines.extend("".join(traceback.format_exception(hook.exc_value)).splitlines() if hook.exc_value else ())
+
+    told = threading.excepthook
+    threading.excepthook = keep
+    try:
+        yield
+    finally:
+        threading.excepthook = told
 
 
 def _finish(stage: str, pipeline: Any, log: _BeamLog) -> str:
@@ -179,13 +195,10 @@ def _pipeline_failed(stage: str, error: Exception, said: _BeamLog) -> AnchormixE
     with tempfile.NamedTemporaryFile("w", prefix=f"anchormix-{stage}-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
         log.writelines(f"{line}\n" for line in said.lines)
-    reason = str(error).strip().splitlines()
-    first = next((line for line in reversed(reason) if re.match(r"^[\w.]+(Error|Exception)\b", line)), None)
-    first = first and re.sub(r"^(RuntimeError: )+", "", first)
     return AnchormixError(
         "pipeline_failed",
-        f"{stage}: the pipeline failed: {first or type(error).__name__ + ': ' + ' '.join(reason)[:300]}. Nothing was "
-        f"published; running the same command again resumes. The whole traceback is in {log.name}.",
+        f"{stage}: the pipeline failed: {why_it_failed(error)}. Nothing was published; running the same command again "
+        f"resumes. The whole traceback is in {log.name}.",
         stage=stage,
         log=log.name,
     )
@@ -211,6 +224,9 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
         _refuse_unknown_runner(name)
     if not local and not embedded and endpoint is not None:
         _refuse_silent_server(endpoint)
+    master = _option(given, "flink_master")
+    if not local and endpoint is None and master is not None:
+        _refuse_silent_flink(master)
     carrier = _carrier()
     run_files = local or embedded if carrier is None else carrier == "files"
     holds_packets = one_worker and carrier is None
@@ -298,21 +314,40 @@ def _refuse_silent_server(endpoint: str) -> None:
     """Beam would wait a minute for a job server that is not there, and end with a traceback."""
     if "/" in endpoint:  # a scheme of gRPC's, such as unix:///path
         return
-    host, _, port = endpoint.rpartition(":")
+    problem = _unanswered(endpoint)
+    if problem is not None:
+        raise UsageError(
+            "no_job_server",
+            f"behind `--`: --job_endpoint={endpoint} {problem}. Start the runner's job server there or name the one "
+            "that runs, such as localhost:8099. Without --runner and --job_endpoint this machine's own cores work.",
+            job_endpoint=endpoint,
+        )
+
+
+def _refuse_silent_flink(master: str) -> None:
+    """Beam's own job server would try for two minutes, and say no more than that a connection was refused."""
+    if master.startswith("["):  # a word of Beam's, such as [local]
+        return
+    problem = _unanswered(re.sub("^https?://", "", master.strip()))
+    if problem is not None:
+        raise UsageError(
+            "no_flink",
+            f"behind `--`: --flink_master={master} {problem}. Name the job manager's REST address, such as "
+            "localhost:8081, or [local] for a Flink inside the job server.",
+            flink_master=master,
+        )
+
+
+def _unanswered(address: str) -> str | None:
+    """Why nobody can be reached at an address; None if somebody listens there."""
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        problem = "is no HOST:PORT"
-    else:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
-            return
-        except OSError as error:
-            problem = f"does not answer ({error.strerror or error})"
-    raise UsageError(
-        "no_job_server",
-        f"behind `--`: --job_endpoint={endpoint} {problem}. Start the runner's job server there or name the one that "
-        "runs, such as localhost:8099. Without --runner and --job_endpoint this machine's own cores work.",
-        job_endpoint=endpoint,
-    )
+        return "is no HOST:PORT"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        return f"does not answer ({error.strerror or error})"
+    return None
 
 
 def _refuse_unknown(arguments: Sequence[str]) -> None:

@@ -173,6 +173,18 @@ def test_a_job_server_that_is_not_there_is_refused_at_once() -> None:
     assert time.monotonic() - started < 30
 
 
+def test_a_flink_that_is_not_there_is_refused_at_once() -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        runner("--runner=FlinkRunner", f"--flink_master=http://localhost:{port}")
+    runner("--runner=FlinkRunner", "--flink_master=[local]")
+    for master, says in ((f"localhost:{port}", "does not answer"), ("https://flink.example", "HOST:PORT")):
+        with pytest.raises(UsageError, match=says) as caught:
+            runner("--runner=FlinkRunner", f"--flink_master={master}")
+        assert (caught.value.exit_code, caught.value.code) == (2, "no_flink")
+        assert f"--flink_master={master}" in caught.value.message
+
+
 def test_a_flag_of_beam_that_this_project_never_mentions_passes() -> None:
     made = runner("--temp_location=/tmp/x", "--experiments=use_x", "--save_main_session")
     assert made.arguments[:3] == ("--temp_location=/tmp/x", "--experiments=use_x", "--save_main_session")

@@ -1,0 +1,74 @@
+"""What an engine says of a failed pipeline becomes one line that a person can use."""
+
+from __future__ import annotations
+
+import threading
+
+import apache_beam as beam
+import grpc
+import pytest
+
+from pipeline.errors import AnchormixError
+from pipeline.failures import why_it_failed
+from pipeline.progress import make_progress
+from pipeline.submit import Runner, make_runner
+
+
+class HungUp(grpc.RpcError):
+    """As gRPC raises it when the other side is gone: its text has several lines."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "Stream removed (Socket closed)"
+
+    def __str__(self) -> str:
+        return "<_MultiThreadedRendezvous of RPC that terminated with:\n\tstatus = StatusCode.UNAVAILABLE\n>"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "Pipeline BeamApp-root-1_2 failed in state FAILED: java.io.IOException: Insufficient buffers. Raise them.",
+            "java.io.IOException: Insufficient buffers. Raise them",
+        ),
+        ("RuntimeError: RuntimeError: Traceback:\n  File x\nValueError: 7 is odd\n", "ValueError: 7 is odd"),
+        ("org.x.Outer$InnerException: no slot", "org.x.Outer$InnerException: no slot"),
+        ("nothing of the kind", "RuntimeError: nothing of the kind"),
+        ("word " * 500, "RuntimeError: " + "word " * 57 + "w"),
+    ],
+)
+def test_the_innermost_exception_is_the_reason(said: str, reason: str) -> None:
+    assert why_it_failed(RuntimeError(said)) == reason
+
+
+def test_a_lost_job_server_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost:
+        def wait_until_finish(self) -> str:
+            reader = threading.Thread(target=self.read)  # as Beam reads what an engine says
+            reader.start()
+            reader.join()
+            raise HungUp
+
+        def read(self) -> None:
+            raise HungUp
+
+    monkeypatch.setattr(beam.Pipeline, "run", lambda _: Lost())
+    with pytest.raises(AnchormixError) as caught:
+        engine(monkeypatch).run("mix", 1, lambda pipeline: None)
+
+    message = caught.value.message
+    assert (caught.value.exit_code, caught.value.code) == (1, "pipeline_failed")
+    assert "the job server no longer answers (Stream removed (Socket closed))" in message
+    assert "Start it again" in message
+    assert "\n" not in message
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def engine(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setattr("pipeline.submit._refuse_silent_server", lambda _: None)
+    return make_runner(["--runner=PortableRunner", "--job_endpoint=localhost:1"], make_progress(quiet=True))
