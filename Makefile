@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test test-engines lint bench clean help
+.PHONY: demo test test-engines flink-up flink-down lint bench clean help
 
 help:
 	@echo "make demo          sample shards, the main job on them, the verdict"
 	@echo "make test          all tests but those of engines and object stores"
 	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, a real S3 server (Go 1.25 or later), Airflow"
+	@echo "make flink-up      a Flink session cluster on this machine (Java 11 or later, Maven), and how to run on it"
+	@echo "make flink-down    ends it"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         speed and memory on generated corpora"
 
@@ -37,6 +39,12 @@ test: $(BIN)/.consumers
 
 test-engines: $(BIN)/.consumers
 	$(BIN)/python -m pytest -m engine -rs $(PYTEST)
+
+flink-up: $(BIN)/.installed
+	$(BIN)/python engines/flink/cluster start
+
+flink-down:
+	$(PYTHON) engines/flink/cluster stop
 
 lint: $(BIN)/.consumers
 	$(BIN)/ruff check .
