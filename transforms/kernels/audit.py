@@ -68,6 +68,7 @@ CONSISTENT = "consistent"
 FIXED_COLUMNS = len(mix_schema(()))
 
 _BATCH_ROWS = 4096
+_BATCH_BYTES = 8 << 20  # of long documents a batch holds fewer
 _INT64_LIMIT = 1 << 63
 _KEPT_PER_KIND = 20
 _MAY_BE_NULL = {"generator", "evidence", "language", "license", "doc_id"}
@@ -284,7 +285,9 @@ class _Hashed(NamedTuple):
 def _batches(shard: pq.ParquetFile) -> Iterator[tuple[int, _Hashed | None]]:
     """Each row group's batches, then None: a row group without rows is one all the same."""
     for row_group in range(shard.num_row_groups):
-        for batch in shard.iter_batches(_BATCH_ROWS, row_groups=[row_group], use_threads=False):
+        told = shard.metadata.row_group(row_group)
+        rows = max(1, min(_BATCH_ROWS, told.num_rows * _BATCH_BYTES // max(1, told.total_byte_size)))
+        for batch in shard.iter_batches(rows, row_groups=[row_group], use_threads=False):
             yield row_group, _Hashed(batch, text_digests(batch["text"]))
         yield row_group, None
 
