@@ -231,6 +231,29 @@ def test_few_groups_and_many_come_to_the_same_size(monkeypatch: pytest.MonkeyPat
     assert min(sizes) >= 0.98 * max(sizes)
 
 
+@pytest.mark.parametrize("part", ["0.6", "0.99"])
+def test_a_size_is_reached_where_hundreds_of_groups_bind(part: str) -> None:
+    """Groups are held low while little verified text of theirs is taken, and let up again as there is more of it."""
+    rng = np.random.default_rng(1)
+    kinds = (Provenance.HUMAN_VERIFIED, Provenance.UNKNOWN, Provenance.SYNTHETIC)
+    strata, tokens = [], []
+    for language in range(400):
+        for kind in kinds:
+            source = f"s{(language * 7 + int(kind) * 13) % 300}"
+            strata.append(Stratum(source, kind, groups=(("language", f"l{language}"),)))
+            tokens.append((rng.integers(1, 200, 40) * np.exp(rng.normal(0, 0.5))).astype(np.int64) + 1)
+    cells = cells_of([row.tolist() for row in tokens])
+    params = MixtureParams(
+        floors=(Rule("human_verified", Fraction(1, 3)), Rule("human_verified", Fraction(1, 2), by="language")),
+        caps=(Rule("synthetic", Fraction(1, 5), by="source"),),
+    )
+    largest = plan_mixture(strata, cells, params)
+    size = int(largest.size * Fraction(part))
+    plan = plan_mixture(strata, cells, replace(params, size=size))
+    assert_holds(plan, cells)
+    assert size * 0.999 <= plan.size <= size
+
+
 def test_tight_rules_on_both_sides_of_many_strata_are_feasible() -> None:
     """The floor and the caps leave one part in ten thousand, over two hundred strata of lumpy documents."""
     strata = strata_of(240, languages=20)

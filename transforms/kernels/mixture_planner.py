@@ -44,6 +44,9 @@ MOST_ACTIVE = 200
 
 MOST_ROUNDS = 60
 
+WORTHWHILE = 1e-3
+"""Part of a mix by which it has to grow, or to miss its size, for another round to be made of it."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -163,11 +166,13 @@ class _Planner:
         self.demand = demand(supply.rules_of, supply.capacity, params, given_up)
         self.active = [ruling.held & _from_the_start(ruling) for ruling in self.demand.rulings]
         self.limits: I64 | None = None
+        self.limited: list[I64] = [np.empty(0, np.int64) for _ in self.demand.rulings]  # per rule, groups
         # No group can hold more than it would beside all that there is: a bound that costs no mix its largest size.
         most = np.where(self.demand.allowed, supply.capacity, 0)
         fresh = self._fresh(most)
         if sum(map(len, fresh)) > MOST_ACTIVE:
             self._limit(fresh, most)
+        self.bounds, self.limited = self.limits, [groups[:0] for groups in self.limited]
         self._look()
 
     def _look(self) -> None:
@@ -194,15 +199,32 @@ class _Planner:
         return bound
 
     def choose(self, quick: bool) -> Chosen:
+        best: tuple[Chosen, bool] | None = None
         for _ in range(MOST_ROUNDS):
-            choice, notes = self._choose(quick)
+            try:
+                choice, notes = self._choose(quick)
+            except InfeasibleMixture:
+                if best is None:
+                    raise
+                break
             counts = self.classes.counts(choice.selection.counts, len(self.supply.strata))
             taken = self.supply.amounts(counts)
             if not self._hold_more(taken):
                 pressing = (choice.selection.presses(aimed) for aimed in choice.aimed)
                 binding = frozenset(group for group, binds in zip(self.groups, pressing, strict=True) if binds)
-                return Chosen(self.demand, counts, taken, self.active, binding, (*self.demand.notes, *notes))
+                found = Chosen(self.demand, counts, taken, self.active, binding, (*self.demand.notes, *notes))
+                grown = best is None or found.size > best[0].size * (1 + WORTHWHILE)
+                if best is None or found.size > best[0].size:
+                    best = found, choice.short
+                if not grown or not self._held_low or not self._misses_size(found):
+                    break
+                self._renew_limits(taken)
             self._look()
+        if best is not None:
+            found, short = best
+            if short and self.params.if_short == "fail" and self._misses_size(found):
+                raise self._reason(found.size)
+            return found
         groups = sum(int(ruling.held.sum()) for ruling in self.demand.rulings)
         raise InfeasibleMixture(
             f"no mix was found that holds all {groups} groups of its rules",
@@ -236,6 +258,20 @@ class _Planner:
             self._limit(fresh, taken)
         return True
 
+    @property
+    def _held_low(self) -> bool:
+        """Whether groups may be held below what they could have by now."""
+        return any(map(len, self.limited))
+
+    def _misses_size(self, found: Chosen) -> bool:
+        return self.params.size is None or found.size < self.params.size * (1 - WORTHWHILE)
+
+    def _renew_limits(self, taken: I64) -> None:
+        """Limits were set by what a group held then. Where it holds more of what a floor asks for, they are too low."""
+        self.limits = self.bounds
+        limited, self.limited = self.limited, [np.empty(0, np.int64) for _ in self.limited]
+        self._limit(limited, taken)
+
     def _fresh(self, taken: I64) -> list[I64]:
         """Per rule the groups that break it and are not solved for yet."""
         broken = [ruling.broken(taken) for ruling in self.demand.rulings]
@@ -244,6 +280,7 @@ class _Planner:
     def _limit(self, fresh: Sequence[I64], taken: I64) -> None:
         """Let these groups give less of what they have too much of, all else as taken."""
         limits = self.supply.steps if self.limits is None else self.limits
+        self.limited = [np.union1d(before, groups) for before, groups in zip(self.limited, fresh, strict=True)]
         for ruling, groups in zip(self.demand.rulings, fresh, strict=True):
             if len(groups):
                 of, most = _too_much(ruling, groups, taken)
@@ -260,12 +297,17 @@ class _Planner:
                 if choice is not None and not choice.short:
                     return choice, ()
                 short = short or choice
-            if short is not None and self.params.if_short == "shrink":
+            if short is not None and (self.params.if_short == "shrink" or self._held_low):
                 size = int(short.selection.taken.sum())
                 note = f"shrunk from size {self.params.size} to {size} {self.params.measure}"
                 return short, (note,)
         feasible = None if short is None else int(short.selection.taken.sum())
-        raise diagnose(self.classes.verified, self.capacity, self.params, plain, feasible, self._left_out())
+        raise self._reason(feasible)
+
+    def _reason(self, feasible: int | None) -> InfeasibleMixture:
+        """Why there is no mix; `feasible` is the largest there is if only the size is out of reach."""
+        left_out = self._left_out()
+        return diagnose(self.classes.verified, self.capacity, self.params, self.constraints, feasible, left_out)
 
     def _left_out(self) -> list[str]:
         """What keeps verified text from being chosen at all."""
