@@ -48,7 +48,7 @@ _PREVIOUS = "previous"
 _SHARE = r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?|[0-9]+/[1-9][0-9]*)$"
 _PATH = "^[^-]"  # what begins with a dash would be read as an option
 _LONGEST_MESSAGE = 4_000  # characters of a diagnosis in XCom; the log has all of it
-_PATIENCE = 10  # seconds for a command to end once it was interrupted
+_PATIENCE = 3  # seconds for a command to end once it was interrupted; a task that is stopped is killed after five
 
 
 def _params(defaults: Mapping[str, Any]) -> ParamsDict:
@@ -166,7 +166,7 @@ class AnchormixOperator(BaseOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        settled = context["ti"].xcom_pull(task_ids="check")
+        settled = _of_task("check", context)
         words = [settled["config"], *settled["overrides"], "--", *context["params"]["beam"]]
         return self.call(context, *words)
 
@@ -234,8 +234,8 @@ class AnchormixOperator(BaseOperator):
         os.killpg(process.pid, signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
-            return
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # nobody of the session is left
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class CheckOperator(AnchormixOperator):
@@ -263,7 +263,7 @@ class VerifyOperator(AnchormixOperator):
     """Reads the published mix alone, and compares it with what `mix` said it had written."""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        params, mix = context["params"], context["ti"].xcom_pull(task_ids="mix")
+        params, mix = context["params"], _of_task("mix", context)
         words = [mix["output"], f"--expect={mix['logical_digest']}"]
         if params["human_verified"]:
             words.append(f"--floor=human_verified={params['human_verified']}")
@@ -275,10 +275,10 @@ class VerifyOperator(AnchormixOperator):
 
 class DiffOperator(AnchormixOperator):
     def execute(self, context: Context) -> dict[str, Any]:
-        parent = context["ti"].xcom_pull(task_ids="check")["parent"]
+        parent = _of_task("check", context)["parent"]
         if parent is None:
             raise AirflowSkipException("the mix has no parent to be compared with")
-        mix = context["ti"].xcom_pull(task_ids="mix")
+        mix = _of_task("mix", context)
         allowed = f"--allow-human-loss={context['params']['allow_human_loss']}"
         return self.call(context, parent, mix["output"], allowed)
 
@@ -291,7 +291,7 @@ class ReadyOperator(BaseOperator):
         self.ready = ready
 
     def execute(self, context: Context) -> dict[str, Any]:
-        mix = context["ti"].xcom_pull(task_ids="mix")
+        mix = _of_task("mix", context)
         told = {name: mix[name] for name in ("output", "status", "plan", "logical_digest", "totals")}
         context["outlet_events"][self.ready].extra = told
         return told
@@ -367,6 +367,15 @@ def anchormix_dag(
             for code, name in STOPPED_BY.items():
                 stages >> StoppedByOperator(task_id=name, exit_code=code, stages=names)
     return made
+
+
+def _of_task(name: str, context: Context) -> dict[str, Any]:
+    told: dict[str, Any] | None = context["ti"].xcom_pull(task_ids=name)
+    if told is None:
+        raise AirflowFailException(
+            f"{name} has left no XCom in this run, as if marked by hand: clear {name}, and it runs"
+        )
+    return told
 
 
 def _overrides(params: Mapping[str, Any], context: Context) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,12 +26,14 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / "engines" / "airflow" / "environment"
+DOCUMENTATION = ROOT / "docs" / "airflow.md"
 PATIENCE = 900
 
 STAGES = ["check", "index", "plan", "mix", "verify", "diff", "ready"]
 STOPPED_BY = ["infeasible", "verification", "bad_input", "guard", "custody"]
 
 # As docs/airflow.md says to write them: in a file beside anchormix_dag.py, whose DAGs are made by its function.
+# The DAGs of that page follow in the same file, so that no test passes where Airflow could not read them.
 OWN_DAGS = """\
 from datetime import timedelta
 from anchormix_dag import anchormix_dag
@@ -41,6 +44,12 @@ mixes = anchormix_dag(
 )
 killed = anchormix_dag("killed", command="sh -c 'echo gone >&2; kill -9 $$'", retries=1, retry_delay=soon)
 nowhere = anchormix_dag("nowhere")
+endless = anchormix_dag(
+    "endless",
+    command="sh -c 'sleep 1000 & echo endless $! >&2; wait'",
+    retries=0,
+    dag={{"default_args": {{"execution_timeout": soon}}}},
+)
 """
 
 
@@ -112,7 +121,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     # Airflow's environment is not that of anchormix, which is found by its command.
     command = f"env PYTHONPATH={ROOT} {sys.executable} -m pipeline"
     own = OWN_DAGS.format(command=command, config=str(samples / "quickstart.yaml"))
-    (dags / "own_dags.py").write_text(own)
+    shown = re.findall(r"^```python\n(.*?)^```$", DOCUMENTATION.read_text(), re.M | re.S)
+    assert len(shown) == 2
+    (dags / "own_dags.py").write_text("\n".join([own, *shown]))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -252,6 +263,13 @@ def test_a_command_that_is_killed_is_tried_again(airflow: Airflow) -> None:
     assert ran.tries("check") == 2
     assert all("exit code -9" in message for message in ran.failures), ran.failures
     assert "gone" in ran.log
+
+
+def test_a_task_that_takes_too_long_takes_its_command_along(airflow: Airflow) -> None:
+    ran = airflow.run("endless", config="mix.yaml")
+    assert ran.failed() == ["check"]
+    (below,) = re.findall(r"\bendless (\d+)", ran.log)
+    wait_for(lambda: not Path("/proc", below).exists())
 
 
 def test_a_command_that_is_not_there_is_told_with_the_variable_that_names_it(airflow: Airflow) -> None:
