@@ -11,6 +11,9 @@ _MOST = 300
 _NAMED = re.compile(r"^[\w.$]+(Error|Exception)\b")
 _WRAPPED = re.compile(r"^(RuntimeError: )+|^Pipeline \S+ failed in state [A-Z]+: ")
 
+_NO_SLOT = re.compile(r"\b(NoResourceAvailableException|TimeoutException: Timeout has occurred)\b")
+"""Of a job that found no slots Flink's client tells the innermost exception alone, and that is a timeout."""
+
 
 def why_it_failed(error: Exception) -> str:
     """The innermost thing that was said: of a traceback the last exception, of an engine's answer what it names."""
@@ -19,7 +22,10 @@ def why_it_failed(error: Exception) -> str:
         return lost
     lines = [_WRAPPED.sub("", line) for line in str(error).strip().splitlines()]
     named = next((line for line in reversed(lines) if _NAMED.match(line)), None)
-    return (named or f"{type(error).__name__}: {' '.join(lines)}"[:_MOST]).rstrip(". ")
+    said = (named or f"{type(error).__name__}: {' '.join(lines)}"[:_MOST]).rstrip(". ")
+    if _NO_SLOT.search(said):
+        return f"{said}. On Flink: no free slots in that time. Start task managers, or end what holds their slots"
+    return said
 
 
 def _lost_server(error: Any) -> str | None:

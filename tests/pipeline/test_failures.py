@@ -44,6 +44,13 @@ def test_the_innermost_exception_is_the_reason(said: str, reason: str) -> None:
     assert why_it_failed(RuntimeError(said)) == reason
 
 
+def test_a_job_that_found_no_slots_is_told_what_it_lacked() -> None:
+    said = "Pipeline x failed in state FAILED: java.util.concurrent.TimeoutException: Timeout has occurred: 9 ms"
+    assert "no free slots in that time. Start task managers" in why_it_failed(RuntimeError(said))
+    other = "Pipeline x failed in state FAILED: java.util.concurrent.TimeoutException: 9 ms"
+    assert why_it_failed(RuntimeError(other)) == "java.util.concurrent.TimeoutException: 9 ms"
+
+
 def test_a_lost_job_server_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
