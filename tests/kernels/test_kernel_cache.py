@@ -48,12 +48,33 @@ def test_a_setting_of_the_users_own_stands(read_only_sources: Path, monkeypatch:
     assert os.environ[VARIABLE] == "/somewhere"
 
 
-def test_sources_that_can_be_written_need_no_other_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "one.py").write_text("A = 1\n")
-    monkeypatch.setattr(kernel_cache, "SOURCES", tmp_path)
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where kernels lie in a tree, which can be written."""
+    folder = tmp_path / "tree" / "transforms" / "kernels"
+    (folder / "diversity").mkdir(parents=True)
+    (folder / "diversity" / "one.py").write_text("A = 1\n")
+    monkeypatch.setattr(kernel_cache, "SOURCES", folder)
     monkeypatch.delenv(VARIABLE, raising=False)
+    return folder
+
+
+def test_in_a_working_copy_numba_caches_beside_each_file(sources: Path) -> None:
     choose()
     assert VARIABLE not in os.environ
+
+
+def test_an_upgrade_in_place_reads_no_kernel_of_the_version_before(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sources.parents[1] / "anchormix-0.1.0.dist-info").mkdir()
+    before = chosen(monkeypatch)
+    assert before.parent == sources / "__pycache__"
+    assert chosen(monkeypatch) == before
+    (sources / "diversity" / "one.py").write_text("A = 2\n")
+    after = chosen(monkeypatch)
+    assert after != before
+    assert after.parent == before.parent
 
 
 def test_the_place_is_the_users_cache_and_the_same_for_the_same_kernels(
@@ -68,7 +89,7 @@ def test_the_place_is_the_users_cache_and_the_same_for_the_same_kernels(
     assert chosen(monkeypatch) != first
 
 
-@pytest.mark.parametrize("home", ["/nonexistent", "relative"])
+@pytest.mark.parametrize("home", ["/dev/null", "relative"])
 def test_without_a_home_it_is_a_folder_of_this_user_among_temporary_files(
     read_only_sources: Path, monkeypatch: pytest.MonkeyPatch, home: str
 ) -> None:
@@ -77,7 +98,6 @@ def test_without_a_home_it_is_a_folder_of_this_user_among_temporary_files(
     assert place.parent == Path(tempfile.gettempdir(), f"anchormix-{os.geteuid()}")
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
     assert chosen(monkeypatch) == place
-    assert not Path("/nonexistent").exists()
 
 
 def others_write(folder: Path) -> None:
@@ -100,7 +120,7 @@ def is_a_file(folder: Path) -> None:
 def test_what_another_user_could_have_put_there_is_not_used(
     read_only_sources: Path, monkeypatch: pytest.MonkeyPatch, plant: object, depth: int
 ) -> None:
-    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("HOME", "/dev/null")
     expected = chosen(monkeypatch)
     target = expected if depth == 2 else expected.parent
     expected.rmdir()
@@ -147,7 +167,7 @@ def test_without_any_safe_place_kernels_last_as_long_as_the_process(tmp_path: Pa
     """And those that it starts use the same folder."""
     tmp_path.chmod(0o777)  # others rename here
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    environment |= {"TMPDIR": str(tmp_path), "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
+    environment |= {"TMPDIR": str(tmp_path), "HOME": "/dev/null", "PYTHONPATH": str(ROOT)}
     environment.pop("XDG_CACHE_HOME", None)
     call = [sys.executable, "-c", CHOOSE, TELL]
     told = subprocess.run(call, env=environment, capture_output=True, text=True, check=True).stdout.split()

@@ -21,10 +21,21 @@ SOURCES = Path(__file__).parent
 
 
 def choose() -> None:
-    """Set numba's variable if nobody has, and if its own choice, beside the sources, cannot be written."""
-    if VARIABLE in os.environ or all(_writable(folder) for folder in _beside(SOURCES)):
+    """Set numba's variable, unless somebody has, or what numba does by itself is right.
+
+    That is to write beside the sources. It then compiles a function anew if its file changed, but not if one changed
+    that it calls into: good enough for a working copy, and wrong where an upgrade puts new sources in the old ones'
+    place.
+    """
+    if VARIABLE in os.environ:
+        return
+    beside = all(_writable(folder) for folder in _beside(SOURCES))
+    if beside and not _is_installed(SOURCES):
         return
     name = f"kernels-{_version(SOURCES)}"
+    if beside:
+        os.environ[VARIABLE] = str(SOURCES / "__pycache__" / name)
+        return
     for base in _bases():
         with contextlib.suppress(OSError):
             if private := private_folder(base, name):
@@ -77,12 +88,17 @@ def _beside(sources: Path) -> Iterator[Path]:
         yield cache if cache.exists() else folder
 
 
+def _is_installed(sources: Path) -> bool:
+    """Whether an installer put the sources where they are: its record lies beside the package."""
+    return any(sources.parents[1].glob("anchormix-*.dist-info"))
+
+
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _version(sources: Path) -> str:
-    """Of the kernels. numba recompiles a function whose file changed, but not one that calls into a file that did."""
+    """Of all kernels together."""
     digest = hashlib.sha256()
     for path in sorted(sources.rglob("*.py")):
         digest.update(f"{path.relative_to(sources)}\0{path.stat().st_size}\0".encode())
