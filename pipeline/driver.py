@@ -21,6 +21,7 @@ from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
 from pipeline.claims import grown, make_claims, survival_of
 from pipeline.config import Config
+from pipeline.dataflow import refuse_local_paths
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.exclusions import remaining_texts
 from pipeline.gates import judge_gates
@@ -144,6 +145,8 @@ def _swept(config: Config, rows: list[dict[str, Any]]) -> Outcome:
 def _builder(config: Config, beam: Sequence[str], quiet: bool, build: bool) -> IndexBuilder:
     runner = make_runner(beam, make_progress(quiet))
     connect(runner.arguments)
+    if runner.on_dataflow:
+        refuse_local_paths(config)
     return IndexBuilder(config, Index(config.index), runner, build)
 
 

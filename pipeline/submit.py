@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pipeline import dataflow
 from pipeline.effort import Effort, StageEffort
 from pipeline.errors import AnchormixError, UsageError
 from pipeline.failures import why_it_failed
@@ -48,6 +49,10 @@ class Runner:
     progress: Progress
     effort: Effort = field(default_factory=Effort)
     reports: str | None = None  # a folder that workers and driver reach; None: what exchanges carried is not known
+
+    @property
+    def on_dataflow(self) -> bool:
+        return dataflow.is_dataflow(_option(self.arguments, "runner"))
 
     def scratch(self, folder: str) -> str | None:
         """The folder for run files, or None where packets go through the engine's shuffle."""
@@ -222,6 +227,9 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
     _refuse_unknown(given)
     if not local and name is not None:
         _refuse_unknown_runner(name)
+    if dataflow.is_dataflow(name):
+        dataflow.refuse_missing_library()
+        dataflow.refuse_useless_flags(given)
     if not local and not embedded and endpoint is not None:
         _refuse_silent_server(endpoint)
     master = _option(given, "flink_master")
