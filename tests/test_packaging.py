@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -63,3 +64,43 @@ def test_a_wheel_of_the_sdist_holds_the_packages(sdist: Path, tmp_path: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name for name in names if ".dist-info/" not in name} == files_of_packages()
+
+
+def dockerfile() -> list[list[str]]:
+    """Instructions, each as its words."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    joined = re.sub(r"\\\n", " ", "".join(line for line in text.splitlines(True) if not line.startswith("#")))
+    return [line.split() for line in joined.splitlines() if line.strip()]
+
+
+def test_the_image_is_of_the_locked_beam_and_of_one_python() -> None:
+    images = [words[1] for words in dockerfile() if words[0] == "FROM"]
+    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
+    (beam,) = (re.fullmatch(r"apache/beam_python([\d.]+)_sdk:([\d.]+)", image) for image in images if "beam" in image)
+    assert beam is not None
+    assert beam[2] == locked["apache-beam"]
+    assert {image for image in images if "beam" not in image} == {f"python:{beam[1]}-slim-bookworm"}
+
+
+def test_what_the_image_copies_reaches_its_builder() -> None:
+    """All else of a working copy stays outside, keys and corpora that lie around among it."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith(("#", "!"))] == ["*", "**/__pycache__"]
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    copied = {
+        source.removeprefix("./")
+        for words in dockerfile()
+        if words[0] == "COPY" and not words[1].startswith("--from")
+        for source in words[1:-1]
+    }
+    assert copied == sent
+    assert {path for path in sent if not (ROOT / path).exists()} == set()
+
+
+@pytest.mark.parametrize("call", [["hadolint", "Dockerfile"], ["zizmor", "--offline", "--no-progress", ".github"]])
+def test_linters_of_the_image_and_of_workflows_find_nothing(call: list[str]) -> None:
+    tool = Path(sys.executable).with_name(call[0])
+    if not tool.exists():
+        pytest.skip(f"{call[0]} is not installed: requirements-consumers.lock")
+    done = subprocess.run([tool, *call[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
