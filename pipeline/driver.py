@@ -205,15 +205,19 @@ def _mix(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str
             "plan": digest,
             "logical_digest": verification.logical_digest,
             "rebuilt": builder.rebuilt,
-            "summary": manifest["summary"],
-            "survival": manifest["survival"],
-            "duplicates": manifest["duplicates"],
-            "gates": manifest["gates"],
-            "baseline": manifest["baseline"],
-            "parent": manifest["parent"],
-            "succession": manifest["succession"],
+            **_told_of(manifest),
         },
     )
+
+
+def _told_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--json` tells of a mix, from its manifest; an earlier version may not have stated all of it."""
+    lists, objects = ("summary", "gates"), ("survival", "duplicates", "baseline")
+    return {
+        **{name: manifest.get(name, []) for name in lists},
+        **{name: manifest.get(name, {}) for name in objects},
+        **{name: manifest.get(name) for name in ("parent", "succession")},
+    }
 
 
 @dataclass(frozen=True)
@@ -390,13 +394,7 @@ def _already_published(config: Config, standing: Mapping[str, Any], digest: str,
             "plan": digest,
             "logical_digest": standing["logical_digest"],
             "rebuilt": rebuilt,
-            "summary": standing.get("summary", []),
-            "survival": standing.get("survival", {}),
-            "duplicates": standing.get("duplicates", {}),
-            "gates": standing.get("gates", []),
-            "baseline": standing.get("baseline", {}),
-            "parent": standing.get("parent"),
-            "succession": standing.get("succession"),
+            **_told_of(standing),
         },
     )
 

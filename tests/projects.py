@@ -60,3 +60,21 @@ def index(config: Path) -> Path:
     told = anchormix("index", config)
     assert told.exit == 0, told.stderr
     return config.parent / "out" / "index"
+
+
+def assert_refused_for(
+    file: Path, content: str | None, config: Path, exit_code: int, code: str, words: list[str]
+) -> None:
+    """That a config cannot be indexed, and says so in these words, once a file of it has other content or is gone."""
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    told = anchormix("index", config)
+    assert (told.exit, told.code) == (exit_code, code), told.stderr
+    for word in words:
+        assert word in told.message
+    if code != "bad_records":  # `check` reads no more than the first rows
+        checked = anchormix("check", config)
+        assert (checked.exit, checked.code, checked.message) == (exit_code, code, told.message)
+    # What no reading can mend is told before anything is read.
+    assert (config.parent / "out" / "index" / "facts.json").exists() == (code != "no_files")

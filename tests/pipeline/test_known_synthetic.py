@@ -12,7 +12,7 @@ import oracle
 import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]
-from projects import index, run, write_project
+from projects import assert_refused_for, index, run, write_project
 from runs import PublishedMix, anchormix
 
 from pipeline.samples import write_rows
@@ -227,18 +227,7 @@ def test_a_registry_that_cannot_be_read_is_told_by_its_key(
 ) -> None:
     config = known_project(tmp_path, {"web": ["a text of its own"]}, ["another text"])
     registry = tmp_path / "registry" / "known.jsonl"
-    registry.unlink()
-    if content is not None:
-        registry.write_text(content)
-    told = anchormix("index", config)
-    assert (told.exit, told.code) == (exit_code, code), told.stderr
-    for word in words:
-        assert word in told.message
-    if code != "bad_records":  # `check` reads no more than the first rows
-        checked = anchormix("check", config)
-        assert (checked.exit, checked.code, checked.message) == (exit_code, code, told.message)
-    # What no reading can mend is told before anything is read.
-    assert (tmp_path / "out" / "index" / "facts.json").exists() == (code != "no_files")
+    assert_refused_for(registry, content, config, exit_code, code, words)
 
 
 def test_an_empty_registry_marks_nothing(tmp_path: Path) -> None:

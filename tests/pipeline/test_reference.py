@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
-from projects import index, run, write_project
+from projects import assert_refused_for, index, run, write_project
 from runs import PublishedMix, anchormix
 
 from pipeline.cli import main
@@ -111,18 +111,7 @@ def test_a_reference_that_cannot_be_read_is_told_by_its_key(
 ) -> None:
     config = reference_project(tmp_path, {"web": ["a text of its own"]}, {"en": ["another text"]})
     file = tmp_path / "reference" / "en.jsonl"
-    file.unlink()
-    if content is not None:
-        file.write_text(content)
-    told = anchormix("index", config)
-    assert (told.exit, told.code) == (exit_code, code), told.stderr
-    for word in words:
-        assert word in told.message
-    if code != "bad_records":  # `check` reads no more than the first rows
-        checked = anchormix("check", config)
-        assert (checked.exit, checked.code, checked.message) == (exit_code, code, told.message)
-    # What no reading can mend is told before anything is read.
-    assert (tmp_path / "out" / "index" / "facts.json").exists() == (code != "no_files")
+    assert_refused_for(file, content, config, exit_code, code, words)
 
 
 def test_check_shows_the_reference(tmp_path: Path) -> None:

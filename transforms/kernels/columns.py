@@ -152,16 +152,6 @@ class ColumnMap:
     def kept(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.keep)
 
-    @property
-    def text_paths(self) -> tuple[str, ...]:
-        """The named columns that text is made of; none when it is recognised."""
-        match self.text:
-            case Join(paths=paths):
-                return paths
-            case Messages(path=path) | str(path):
-                return (path,)
-        return ()
-
     def text_only(self) -> ColumnMap:
         """The same text without anything beside it."""
         return ColumnMap(self.text, None, None, None, None, None, None, origins=False)

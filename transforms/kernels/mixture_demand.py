@@ -268,11 +268,16 @@ def _hopeless(ruling: Ruling, reach: I64, given_up: Collection[int]) -> Iterator
 def _note(ruling: Ruling, fate: str, groups: Sequence[tuple[str, int]], measure: str) -> str:
     rule = ruling.rule
     asked = rule.share if rule.share is not None else rule.amount
-    named = ", ".join(name for name, _ in groups[:MOST_NAMED])
-    named += f" and {len(groups) - MOST_NAMED} more" if len(groups) > MOST_NAMED else ""
+    named = some_of([name for name, _ in groups])
     amount = sum(amount for _, amount in groups)
     done = "let off (exempt)" if fate == "exempt" else "left out of the mix (drop)"
     return f"{ruling.kind} {rule.of} {asked} in {rule.by} {named}: cannot hold it; {done}, {amount} {measure}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of these names, and how many there are beside them."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_empty_handed(ruling: Ruling, reach: I64, measure: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.kernels.mixture_demand import MOST_NAMED, Constraint
+from transforms.kernels.mixture_demand import Constraint, some_of
 from transforms.kernels.mixture_levels import TOLERANCE, Levels
 from transforms.kernels.mixture_rules import VERIFIED, Bools, InfeasibleMixture, MixtureParams
 
@@ -87,11 +87,6 @@ def diagnose(
     return _conflict(params, capacity, constraints, available)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 def _reach(constraint: Constraint, capacity: Sequence[int]) -> int:
     return sum(capacity[s] for s in np.flatnonzero(constraint.of).tolist())
 
@@ -160,11 +155,11 @@ def _conflict(
             available[constraint.rule.of] = _reach(constraint, capacity)
         first = short[0][0]
         names = tuple(c.name for c, _ in short)
-        others = _some([c.name for c in constraints if c.name not in names]) or "what is available"
+        others = some_of([c.name for c in constraints if c.name not in names]) or "what is available"
         # Shares that contradict each other do so at any size: only of amounts can some text be missing.
         missing = sum(math.ceil(shortfall) for c, shortfall in short if c.is_amount_floor)
         return InfeasibleMixture(
-            f"the rules contradict each other: {_some(names)} cannot hold together with {others}",
+            f"the rules contradict each other: {some_of(names)} cannot hold together with {others}",
             binding=names,
             available=available,
             missing=missing,
@@ -172,7 +167,7 @@ def _conflict(
         )
     tight = tuple(c.name for c in constraints)
     return InfeasibleMixture(
-        f"the rules leave room for parts of buckets only, and documents are not split: {_some(tight)}",
+        f"the rules leave room for parts of buckets only, and documents are not split: {some_of(tight)}",
         binding=tight,
         available=available,
         missing=1,
