@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
-import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what all engines share
+
+import maven
 from processes import EngineError
 
 HERE = Path(__file__).resolve().parent
@@ -61,51 +59,15 @@ def prepare() -> Path:
     if shutil.which("java") is None:
         raise EngineError("java is not on PATH; Flink needs Java 11 or later")
     settings = json.dumps([JOB_SERVER, OPENED, EMBEDDED_CONF, LOGGING]).encode()
-    name = hashlib.sha256(POM.read_bytes() + settings).hexdigest()[:12]
-    folder = CACHE / name
-    jar = folder / "job-server.jar"
-    if jar.exists():
-        return jar
-    if shutil.which("mvn") is None:
-        raise EngineError(f"Maven (mvn) is not on PATH; it collects the libraries that {POM} names")
-    building = CACHE / f"{name}.{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
-    (building / "lib").mkdir(parents=True)
-    print("collecting Flink's libraries; the first time takes minutes", file=sys.stderr)
-    command = ["mvn", "--batch-mode", "--quiet", "--file", str(POM), "package", f"-Dlibraries={building / 'lib'}"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if said.returncode:
-        raise EngineError(f"`{' '.join(command)}` failed:\n{said.stdout.strip()[-2000:]}")
-    with zipfile.ZipFile(building / jar.name, "w") as archive:
-        archive.writestr("META-INF/MANIFEST.MF", manifest(sorted((building / "lib").glob("*.jar"))))
-        archive.writestr("simplelogger.properties", LOGGING)
-    (building / "flink-conf.yaml").write_text(EMBEDDED_CONF)
-    try:
-        building.rename(folder)
-    except OSError:
-        if not jar.exists():
-            raise
-        shutil.rmtree(building)  # someone else prepared it meanwhile
-    return jar
+    return maven.prepared("Flink", POM, settings, CACHE, _make) / "job-server.jar"
+
+
+def _make(folder: Path) -> None:
+    maven.collect(POM, folder / "lib")
+    maven.write_jar(folder / "job-server.jar", JOB_SERVER, folder / "lib", OPENED, {"simplelogger.properties": LOGGING})
+    (folder / "flink-conf.yaml").write_text(EMBEDDED_CONF)
 
 
 def java(jar: Path, main_class: str, heap: str, *flags: str) -> list[str]:
-    """How another of the jar's programs than its own is called: `java -jar` alone would open the JDK's packages."""
-    opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED]
-    return ["java", f"-Xmx{heap}", *flags, *opened, "-cp", str(jar), main_class]
-
-
-def manifest(libraries: Iterable[Path]) -> str:
-    entries = {
-        "Manifest-Version": "1.0",
-        "Main-Class": JOB_SERVER,
-        "Class-Path": " ".join(f"lib/{library.name}" for library in libraries),
-        "Add-Opens": " ".join(OPENED),
-    }
-    return "".join(wrapped(f"{name}: {value}") for name, value in entries.items())
-
-
-def wrapped(line: str) -> str:
-    """A manifest line has at most 72 bytes with its line end; it goes on in lines that start with a space."""
-    pieces = [line[:70], *(" " + line[start : start + 69] for start in range(70, len(line), 69))]
-    return "".join(piece + "\r\n" for piece in pieces)
+    """How another of the jar's programs than its own is called."""
+    return maven.java(jar, OPENED, main_class, heap, *flags)
