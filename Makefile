@@ -11,8 +11,8 @@ DEMO := demo
 help:
 	@echo "make demo          sample shards, the main job on them, the verdict"
 	@echo "make test          all tests but those of engines and object stores"
-	@echo "make test-engines  tests on a real Flink (Java 11 or later, Maven), a simulated store, a real S3 server (Go 1.25 or later), Airflow,"
-	@echo "                   staging to workers, and what would be sent to Dataflow"
+	@echo "make test-engines  tests on a real Flink and Spark (Java 17, Maven), a simulated store, a real S3 server and Prism (Go 1.26 or later),"
+	@echo "                   Airflow, staging to workers, and what would be sent to Dataflow"
 	@echo "make flink-up      a Flink session cluster on this machine (Java 11 or later, Maven), and how to run on it"
 	@echo "make flink-down    ends it"
 	@echo "make lint          ruff, mypy, hadolint and zizmor"

@@ -235,10 +235,20 @@ def make_runner(beam_arguments: Sequence[str], progress: Progress) -> Runner:
     master = _option(given, "flink_master")
     if not local and endpoint is None and master is not None:
         _refuse_silent_flink(master)
+    _refuse_missing_engine(given)
     carrier = _carrier()
-    run_files = local or embedded if carrier is None else carrier == "files"
+    run_files = local or embedded or _is_prism_here(name, given) if carrier is None else carrier == "files"
     holds_packets = one_worker and carrier is None
     return Runner(tuple(given), run_files, holds_packets, local or embedded, one_worker, threads, progress)
+
+
+def _is_prism_here(name: str | None, arguments: Sequence[str]) -> bool:
+    """Whether Prism's workers are threads of this process, as they are unless the flags say otherwise.
+
+    It keeps what it regroups in memory: twelve times the text of a corpus of 1 GB, when packets went through it.
+    """
+    environment = _option(arguments, "environment_type") or "LOOPBACK"
+    return name is not None and name.lower() in ("prism", "prismrunner") and environment.upper() == "LOOPBACK"
 
 
 def _as_threads(arguments: Sequence[str]) -> tuple[int, list[str]]:
@@ -356,6 +366,24 @@ def _unanswered(address: str) -> str | None:
     except OSError as error:
         return f"does not answer ({error.strerror or error})"
     return None
+
+
+_ENGINE_FILES = ("prism_location", "flink_job_server_jar", "spark_job_server_jar")
+
+
+def _refuse_missing_engine(arguments: Sequence[str]) -> None:
+    """Beam takes the name of a file that is not there for half a URL, and says so with a traceback."""
+    for name in _ENGINE_FILES:
+        path = _option(arguments, name)
+        if path is None or "://" in path or os.path.isfile(path):
+            continue
+        raise UsageError(
+            "no_engine",
+            f"behind `--`: --{name}={path}: there is no such file. Name the engine's file as it is on this machine; "
+            "scripts below engines/ make one and print where it is.",
+            option=name,
+            value=path,
+        )
 
 
 def _refuse_unknown(arguments: Sequence[str]) -> None:

@@ -92,6 +92,9 @@ def test_direct_runner_neither_looks_for_another_engine_nor_downloads_one() -> N
         (("--runner=FlinkRunner",), False),
         (("--runner=PortableRunner", "--job_endpoint=localhost:{port}"), False),
         (("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"), True),
+        (("--runner=PrismRunner",), True),
+        (("--runner=prism", "--environment_type=loopback"), True),
+        (("--runner=PrismRunner", "--environment_type=EXTERNAL", "--environment_config=elsewhere:50000"), False),
     ],
 )
 def test_packets_go_through_files_only_where_workers_share_a_disk(flags: tuple[str, ...], run_files: bool) -> None:
@@ -183,6 +186,16 @@ def test_a_flink_that_is_not_there_is_refused_at_once() -> None:
             runner("--runner=FlinkRunner", f"--flink_master={master}")
         assert (caught.value.exit_code, caught.value.code) == (2, "no_flink")
         assert f"--flink_master={master}" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["prism_location", "spark_job_server_jar", "flink_job_server_jar"])
+def test_an_engine_that_is_not_where_a_flag_says_is_said_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file") as caught:
+        runner("--runner=PrismRunner", f"--{name}", str(tmp_path / "engine"))
+    assert (caught.value.exit_code, caught.value.code) == (2, "no_engine")
+    (tmp_path / "engine").touch()
+    for place in (tmp_path / "engine", "https://example.org/engine.jar"):
+        assert f"--{name}={place}" in runner("--runner=PrismRunner", f"--{name}={place}").arguments
 
 
 def test_a_flag_of_beam_that_this_project_never_mentions_passes() -> None:
