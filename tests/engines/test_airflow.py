@@ -32,6 +32,9 @@ PATIENCE = 900
 STAGES = ["check", "index", "plan", "mix", "verify", "diff", "ready"]
 STOPPED_BY = ["infeasible", "verification", "bad_input", "guard", "custody"]
 
+SUCCESSOR = {"output": "mixes/{date}", "parent": "previous"}
+"""Params of a run; the path is relative to the config, as in the config itself."""
+
 # As docs/airflow.md says to write them: in a file beside anchormix_dag.py, whose DAGs are made by its function.
 # The DAGs of that page follow in the same file, so that no test passes where Airflow could not read them.
 OWN_DAGS = """\
@@ -147,7 +150,25 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 @pytest.fixture(scope="module")
 def first(airflow: Airflow) -> Ran:
     """A run from nothing, which later ones find: the index, and mixes/first."""
-    return airflow.run(output=str(airflow.mix("first")), reread_inputs=True)
+    return airflow.run(
+        output=str(airflow.mix("first")),
+        floors={"human_any": "7/10"},
+        beam=["--direct_num_workers=2"],
+        reread_inputs=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def second(airflow: Airflow, first: Ran) -> Ran:
+    """One that succeeds the first, while another process works in the index until it was refused once."""
+    refused = airflow.log.read_text().count("index_locked")
+    ran: list[Ran] = []
+    with Index(first.xcom("index")["output"]).lease():
+        run = threading.Thread(target=lambda: ran.append(airflow.run(**SUCCESSOR)))
+        run.start()
+        wait_for(lambda: airflow.log.read_text().count("index_locked") > refused or not run.is_alive())
+    run.join()
+    return ran[0]
 
 
 def test_a_run_makes_a_mix_with_the_floor_that_was_asked_for(airflow: Airflow, first: Ran) -> None:
@@ -156,8 +177,9 @@ def test_a_run_makes_a_mix_with_the_floor_that_was_asked_for(airflow: Airflow, f
     assert first.state == "success"
     mix = airflow.mix("first")
     assert (mix / "_SUCCESS").exists()
-    (floor,) = json.loads((mix / "manifest.json").read_text())["floors"]
-    assert (floor["of"], floor["share"]) == ("human_verified", [3, 5])
+    floors = json.loads((mix / "manifest.json").read_text())["floors"]
+    assert {floor["of"]: floor["share"] for floor in floors} == {"human_verified": [3, 5], "human_any": [7, 10]}
+    assert json.loads((mix / "run.json").read_text())["command"][-2:] == ["--", "--direct_num_workers=2"]
     assert first.xcom("index")["rebuilt"] == ["facts", "edges", "fates"]
     assert first.xcom("verify")["levels"]["reproduced"]["status"] == "reached"
 
@@ -172,39 +194,29 @@ def test_xcoms_say_what_was_published_and_hold_no_text(airflow: Airflow, first: 
     assert max(sizes.values()) < 2_000, sizes
 
 
-def test_a_repeated_run_finds_everything_done(airflow: Airflow, first: Ran) -> None:
-    before = written(airflow.samples)
-    again = airflow.run(output=str(airflow.mix("first")))
-    assert again.state == "success", again.log[-4000:]
-    assert again.xcom("index")["rebuilt"] == []
-    assert again.xcom("mix")["status"] == "unchanged"
-    assert again.xcom("ready")["output"] == first.xcom("ready")["output"]
-    assert written(airflow.samples) == before
+def test_a_lease_that_another_run_holds_is_waited_for(second: Ran) -> None:
+    assert second.state == "success", second.log[-4000:]
+    assert second.tries("index") >= 2
 
 
-def test_a_lease_held_by_another_run_is_waited_for_and_the_mix_succeeds_the_one_before(
-    airflow: Airflow, first: Ran
-) -> None:
-    """With `parent: previous`, and an index that another process works in until the first try was refused."""
-    output = str(airflow.samples / "mixes" / "{date}-{run_id}")
-    refused = airflow.log.read_text().count("index_locked")
-    index = Index(first.xcom("index")["output"])
-    with index.lease():
-        waiting: list[Ran] = []
-        run = threading.Thread(target=lambda: waiting.append(airflow.run(output=output, parent="previous")))
-        run.start()
-        wait_for(lambda: airflow.log.read_text().count("index_locked") > refused or not run.is_alive())
-    run.join()
-    (ran,) = waiting
-    assert ran.state == "success", ran.log[-4000:]
-    assert ran.tries("index") >= 2
-    assert ran.tasks["diff"] == "success"
-    published = Path(ran.xcom("ready")["output"])
-    assert published.name.startswith(time.strftime("%Y-"))
-    assert published.parent == airflow.mix("first").parent
+def test_a_mix_succeeds_the_one_before(airflow: Airflow, first: Ran, second: Ran) -> None:
+    published = Path(second.xcom("ready")["output"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", published.name)
     parent = json.loads((published / "manifest.json").read_text())["parent"]
     assert parent["plan"] == first.xcom("ready")["plan"]
-    assert ran.xcom("diff")["lost"] == {"documents": 0, "tokens": 0}
+    assert second.tasks["diff"] == "success"
+    assert second.xcom("diff")["lost"] == {"documents": 0, "tokens": 0}
+
+
+def test_a_repeated_run_finds_everything_done(airflow: Airflow, first: Ran, second: Ran) -> None:
+    before = written(airflow.samples)
+    again = airflow.run(**SUCCESSOR)
+    assert again.state == "success", again.log[-4000:]
+    assert again.xcom("check")["parent"] == first.xcom("ready")["output"], "not itself, which was ready last"
+    assert again.xcom("index")["rebuilt"] == []
+    assert again.xcom("mix")["status"] == "unchanged"
+    assert again.xcom("ready")["output"] == second.xcom("ready")["output"]
+    assert written(airflow.samples) == before
 
 
 def test_an_infeasible_floor_fails_the_plan_and_says_what_would_fit(airflow: Airflow, first: Ran) -> None:
