@@ -118,8 +118,10 @@ def make_plan(
     try:
         plan = plan_supply(counted.supply, params)
     except InfeasibleMixture as error:
-        gone = (*_gone(config, indexed, counted.supply), *_dropped(config, indexed, counted.supply))
-        reasons = "".join(f"\n  {told}" for told in (*gone, *indexed.warnings))
+        gone = list(_gone(config, indexed, counted.supply))
+        if gone:
+            error.advice = f"Verified text was read, and the config takes it out: {'; '.join(gone)}"
+        reasons = "".join(f"\n  {told}" for told in (*_dropped(config, indexed, counted.supply), *indexed.warnings))
         raise Infeasible("infeasible", f"mix: {error}{reasons}", **error.details, warnings=indexed.warnings) from None
     assign = plan.assign
     assignments = Assignments(
@@ -187,7 +189,7 @@ def _gone(config: Config, indexed: Indexed, supply: Supply) -> Iterator[str]:
         sources = {name: counts[cell] for name, counts in sorted(indexed.fates.by_source.items()) if counts[cell]}
         if sources:
             told = ", ".join(f"{documents:,} of {name}" for name, documents in sources.items())
-            yield f"{key}: takes out {told}, which custody verifies: look there before you sign more text"
+            yield f"look at {key}, which leaves out {told}"
 
 
 def _dropped(config: Config, indexed: Indexed, supply: Supply) -> Iterator[str]:

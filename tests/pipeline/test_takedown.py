@@ -213,7 +213,9 @@ def test_the_floor_is_held_or_the_run_refuses(project: Project) -> None:
     whole = {"source": "press", "reason": "licence ended"}
     refused = project.run("run", "refused", mix__floors=floor, exclude=[whole], mix__parent="out/first")
     assert refused.exit == 3
-    assert "exclude: takes out 30 of press, which custody verifies" in refused.message
+    assert "the config takes it out: look at exclude, which leaves out 30 of press" in refused.message
+    assert refused.details["advice"] in refused.message
+    assert "Give a source custody" not in refused.message
     assert not (project.folder / "out/refused").exists()
 
 
