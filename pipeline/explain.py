@@ -104,7 +104,10 @@ def _place(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 def _in_mix(out: Path, wanted: pc.Expression) -> Iterator[dict[str, Any]]:
     for path in sorted((out / "data").glob("*.parquet")):
-        rows = ds.dataset(path).to_table(columns=[*_SHOWN, "text"], filter=wanted)
+        shard = ds.dataset(path)
+        if shard.count_rows(filter=wanted) == 0:  # reads one column, where rows would need all of them
+            continue
+        rows = shard.to_table(columns=[*_SHOWN, "text"], filter=wanted)
         for row in rows.to_pylist():
             text = row.pop("text")
             yield {"where": "mix", "file": f"data/{path.name}", **row, "text": text[:_EXCERPT]}

@@ -590,7 +590,7 @@ class IndexBuilder:
             removal = by_one_worker(rules, duplicates, self.runner.scratch(scratch))
         else:
             folder = files.join(self.scratch, "removal")
-            partitions = _partitions([facts], edges.earlier)
+            partitions = _partitions([facts], edges.earlier, of_text=False)
             removal = Rounds(self.runner, folder, partitions, self.most_edges).remove(tasks, rules, duplicates)
         transform = SettleFates(
             rules=rules,
@@ -646,11 +646,15 @@ def _documents(read: Sequence[Facts], earlier: Sequence[EarlierIndex]) -> int:
 def _partitions(read: Sequence[Facts], earlier: Sequence[EarlierIndex], of_text: bool = True) -> int:
     text = sum(shard.total("text_bytes") for facts in read for shard in facts.shards)
     text += sum(index.weight for index in earlier)
-    by_documents = _documents(read, earlier) // _DOCUMENTS_PER_PARTITION
-    by_text = text // _BYTES_PER_PARTITION
+    return partitions_for(_documents(read, earlier), text, of_text)
+
+
+def partitions_for(documents: int, text_bytes: int, of_text: bool) -> int:
+    """Partitions of exchanges that carry text, or what is made of it, and of others."""
+    by_text = text_bytes // _BYTES_PER_PARTITION
     if not of_text:
         by_text = min(by_text, _PARTITIONS_BY_TEXT)
-    return max(_LEAST_PARTITIONS, by_documents, by_text)
+    return max(_LEAST_PARTITIONS, documents // _DOCUMENTS_PER_PARTITION, by_text)
 
 
 def judge_forms(config: Config, facts: Facts) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -185,11 +186,24 @@ def _short(value: Any) -> str:
 
 
 def _check_copies(audits: Sequence[ShardAudit]) -> Iterator[Finding]:
-    """Copies of a document are numbered 0 to k-1 over the whole mix, each once."""
-    if not audits:
-        return
-    ids = np.concatenate([audit.ids for audit in audits])
-    copies = np.concatenate([audit.copies for audit in audits]).astype(np.int64)
+    """Copies of a document are numbered 0 to k-1 over the whole mix, each once.
+
+    Ids are as good as random, so ranges of them hold about as many each, and one range at a time is sorted.
+    """
+    ranges = 1 + sum(len(audit.ids) for audit in audits) // _MOST_SORTED
+    for number in range(ranges):
+        least, most = (np.uint64(bound) for bound in (number * 2**64 // ranges, (number + 1) * 2**64 // ranges - 1))
+        some = [(least <= audit.ids[:, 0]) & (audit.ids[:, 0] <= most) for audit in audits]
+        ids = [audit.ids[chosen] for audit, chosen in zip(audits, some, strict=True)]
+        copies = [audit.copies[chosen] for audit, chosen in zip(audits, some, strict=True)]
+        if ids:
+            yield from _check_numbers(np.concatenate(ids), np.concatenate(copies).astype(np.int64))
+
+
+_MOST_SORTED = 1 << 25  # ids: some 3 GB
+
+
+def _check_numbers(ids: npt.NDArray[np.uint64], copies: npt.NDArray[np.int64]) -> Iterator[Finding]:
     order = np.lexsort((copies, ids[:, 1], ids[:, 0]))
     ids, copies = ids[order], copies[order]
     same = np.r_[False, (ids[1:] == ids[:-1]).all(axis=1)] if len(ids) else np.empty(0, np.bool_)

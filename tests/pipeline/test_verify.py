@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import mixes
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from pipeline import verify_consistent
 from pipeline.cli import main
 from pipeline.errors import UsageError, VerificationFailed
 from pipeline.manifest import RuleClaim
 from pipeline.report import verification_table
 from pipeline.verify import LEVELS, Verification, verify_mix
+from transforms.kernels.audit import ShardAudit
 
 HALF = Fraction(1, 2)
 
@@ -460,6 +463,24 @@ def test_copies_up_to_the_epochs_are_fine_and_gaps_are_not(tmp_path: Path) -> No
     assert verify(mix).passed
     mix.rewrite(0, lambda rows: rows[0].update(copy=2), reseal=True)
     assert {"missing_copy", "too_many_copies"} <= kinds(verify_mix(mix.out))
+
+
+def test_copies_are_checked_in_ranges_of_ids_as_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    edges = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)  # where ranges begin and end
+    ids = np.concatenate([edges, rng.integers(0, 2**63, 200).astype(np.uint64) * np.uint64(2)])
+    audits = []
+    for number, rows in enumerate(np.array_split(rng.choice(len(ids), 600), 7)):
+        audit = ShardAudit(f"train-{number}", "tokens", ())
+        audit.ids = np.stack([ids[rows], rows.astype(np.uint64)], axis=1)
+        audit.copies = rng.integers(0, 4, len(rows)).astype(np.int32)
+        audits.append(audit)
+    at_once = list(verify_consistent._check_copies(audits))
+    assert len(at_once) > 100
+    for most in (599, 100, 7):
+        monkeypatch.setattr(verify_consistent, "_MOST_SORTED", most)
+        assert list(verify_consistent._check_copies(audits)) == at_once
+    assert list(verify_consistent._check_copies([])) == []
 
 
 def test_rules_by_group_are_recounted(tmp_path: Path) -> None:
