@@ -606,6 +606,10 @@ def print_measured(runs: Sequence[Measured]) -> None:
         for name in SHAPES
     ]
     rows += [
+        [f"heaviest partition of `{name}`, in means", *(f"{_skew(run.exchanges[name]):.2f}" for run in runs)]
+        for name in ("ByText", "ByBand", "ToVerify", "ByStratum")
+    ]
+    rows += [
         [
             f"{stage}: CPU s, peak",
             *(f"{r.stages[stage]['cpu_seconds']:.1f}, {human(r.stages[stage]['peak_bytes'])}" for r in runs),
