@@ -32,8 +32,9 @@ PATIENCE = 900
 STAGES = ["check", "index", "plan", "mix", "verify", "diff", "ready"]
 STOPPED_BY = ["infeasible", "verification", "bad_input", "guard", "custody"]
 
+FIRST = {"output": "mixes/first", "floors": {"human_any": "7/10"}}
 SUCCESSOR = {"output": "mixes/{date}", "parent": "previous"}
-"""Params of a run; the path is relative to the config, as in the config itself."""
+"""Params of runs; paths are relative to the config, as in the config itself."""
 
 # As docs/airflow.md says to write them: in a file beside anchormix_dag.py, whose DAGs are made by its function.
 # The DAGs of that page follow in the same file, so that no test passes where Airflow could not read them.
@@ -150,12 +151,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 @pytest.fixture(scope="module")
 def first(airflow: Airflow) -> Ran:
     """A run from nothing, which later ones find: the index, and mixes/first."""
-    return airflow.run(
-        output=str(airflow.mix("first")),
-        floors={"human_any": "7/10"},
-        beam=["--direct_num_workers=2"],
-        reread_inputs=True,
-    )
+    return airflow.run(**FIRST, reread_inputs=True, beam=["--direct_num_workers=2"])
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +258,7 @@ def test_a_mix_that_is_not_what_it_was_fails_the_verification(airflow: Airflow, 
     kept = shard.read_bytes()
     pq.write_table(pq.read_table(shard).slice(1), shard)
     try:
-        ran = airflow.run(output=str(airflow.mix("first")))
+        ran = airflow.run(**FIRST)
     finally:
         shard.write_bytes(kept)
     assert ran.failed() == ["stopped_by.verification", "verify"]
