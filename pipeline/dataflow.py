@@ -15,6 +15,7 @@ _ELSEWHERE = {
     "update": "an update of a running job",
     "streaming": "a streaming job",
 }
+_PLACES = ("temp_location", "staging_location")
 _STAGED = ("sdk_container_image", "extra_package", "extra_packages", "setup_file")
 
 
@@ -46,6 +47,13 @@ def refuse_useless_flags(arguments: Sequence[str]) -> None:
                 f"them, and none of them can be {what}; leave the flag out.",
                 flag=f"--{flag}",
             )
+    missing = [flag for flag in _PLACES if flag not in given]
+    if missing:
+        raise UsageError(
+            "bad_beam_flag",
+            f"behind `--`: --{missing[0]}=gs://BUCKET/FOLDER is missing; Beam would create a bucket of its own for it.",
+            flag=f"--{missing[0]}",
+        )
     if given.isdisjoint(_STAGED):
         raise UsageError(
             "nothing_staged",

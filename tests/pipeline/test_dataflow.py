@@ -15,7 +15,8 @@ from pipeline.errors import UsageError
 from pipeline.progress import make_progress
 from pipeline.submit import make_runner
 
-FLAGS = ("--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/tmp")
+PLACES = ("--temp_location=gs://b/tmp", "--staging_location=gs://b/staging")
+FLAGS = ("--runner=DataflowRunner", "--project=p", "--region=r", *PLACES)
 
 
 @pytest.fixture
