@@ -2,7 +2,7 @@
 
     python benchmarks/bench_runners.py                                 the samples and a generated corpus of 200 MB
     python benchmarks/bench_runners.py --megabytes 200 1000            other sizes
-    python benchmarks/bench_runners.py --runners threads prism --rounds 3 --files
+    python benchmarks/bench_runners.py --runners prism --rounds 3 --exchange shuffle
 
 Every run is a process of its own on a fresh index, its children included: their CPU seconds are added, and their
 resident memory is summed at up to 20 looks a second, of which the largest sum is the peak. A line holds the best of
@@ -125,14 +125,12 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def compare(
-    name: str, config: Path, runners: dict[str, list[str]], exchange: str, arguments: argparse.Namespace
-) -> None:
+def compare(name: str, config: Path, runners: dict[str, list[str]], arguments: argparse.Namespace) -> None:
     outcomes: dict[str, list[Outcome]] = {runner: [] for runner in runners}
     for _ in range(arguments.rounds):
         for runner, beam in runners.items():
             if not any(outcome.failure for outcome in outcomes[runner]):
-                outcomes[runner].append(measure(config, beam, exchange, arguments.patience))
+                outcomes[runner].append(measure(config, beam, arguments.exchange, arguments.patience))
                 print(f"{name}, {runner}: {outcomes[runner][-1]}", file=sys.stderr, flush=True)
     reference = next((outcome.data for outcome in outcomes.get("threads", []) if outcome.data), "")
     for runner, found in outcomes.items():
@@ -165,7 +163,12 @@ def main() -> None:
     parser.add_argument("--megabytes", nargs="*", type=int, default=[200], help="sizes of the generated corpora")
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS), help="default: all")
     parser.add_argument("--rounds", type=int, default=1, help="the best of so many (default: 1)")
-    parser.add_argument("--files", action="store_true", help="packets go through run files whatever the runner")
+    parser.add_argument(
+        "--exchange",
+        choices=["files", "shuffle"],
+        default="",
+        help="what carries packets; default: as each runner does",
+    )
     parser.add_argument("--patience", type=float, default=1800, help="seconds after which a run is given up")
     parser.add_argument("--work", type=Path, help="where generated corpora go; default: a temporary folder")
     arguments = parser.parse_args()
@@ -174,13 +177,12 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}\n")
     print("| input | runner | wall s | CPU s | peak GB | same bytes |")
     print("|---|---|---|---|---|---|", flush=True)
-    exchange = "files" if arguments.files else ""
     try:
         warm_up(work)
-        compare("samples", work / "warm-up" / "quickstart.yaml", runners, exchange, arguments)
+        compare("samples", work / "warm-up" / "quickstart.yaml", runners, arguments)
         for megabytes in arguments.megabytes:
             config = generated(megabytes, work)
-            compare(f"{megabytes} MB", config, runners, exchange, arguments)
+            compare(f"{megabytes} MB", config, runners, arguments)
             shutil.rmtree(config.parent)
     finally:
         if arguments.work is None:
