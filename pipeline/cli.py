@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -556,6 +557,20 @@ def _command_line() -> list[str]:
     return ["anchormix", *sys.argv[1:]]
 
 
+_LAST_SECONDS = 10.0
+
+
+def _end_what_was_started() -> None:
+    """Do what is registered for the interpreter's end, which does not come: there Beam stops servers that it started.
+
+    It is given some seconds, because a runner's threads may still hold what it needs.
+    """
+    logging.disable()  # the last lines are the command's own
+    ending = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    ending.start()
+    ending.join(_LAST_SECONDS)
+
+
 def console() -> None:
     """The installed command: `main`, and an end that neither waits for threads which a runner left behind nor lets them
     complain that the interpreter is going."""
@@ -568,6 +583,7 @@ def console() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if threading.active_count() > 1:
+        _end_what_was_started()
         os._exit(code if isinstance(code, int) else 1)
     gc.freeze()  # the interpreter would look for cycles among half a million objects that go anyway
     sys.exit(code)

@@ -211,3 +211,30 @@ def test_a_beam_flag_with_a_typo_stops_before_anything_is_read(flag: str, tmp_pa
     line = told(call("run", corpus.minimal_config(tmp_path), "--json", "--", flag))
     assert (line["exit"], line["error"]["code"]) == (2, "unknown_beam_flag")
     assert not (tmp_path / "out").exists()
+
+
+LEFT_BEHIND = """
+import atexit, sys, threading, time
+from pipeline import cli
+cli.main = lambda prog_name: sys.exit(3)
+cli._LAST_SECONDS = 0.5
+threading.Thread(target=time.sleep, args=(60,)).start()
+{registered}
+cli.console()
+"""
+
+
+@pytest.mark.parametrize(
+    ("registered", "says"),
+    [
+        ('atexit.register(print, "server stopped", flush=True)', "server stopped"),
+        ("atexit.register(time.sleep, 60)", ""),
+    ],
+)
+def test_a_command_ends_what_it_started_and_waits_for_no_thread(registered: str, says: str) -> None:
+    code = LEFT_BEHIND.format(registered=registered)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (3, says), done.stderr
