@@ -42,7 +42,8 @@ ENV NUMBA_CACHE_DIR=/opt/anchormix/kernels
 # There is nothing to install when a worker starts, so it needs no environment of its own for that.
 ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
 RUN anchormix init warm \
- && anchormix run warm/quickstart.yaml --quiet --set diversity.metrics=full -- --direct_num_workers=1 \
+ && anchormix run warm/quickstart.yaml --quiet \
+ && anchormix run warm/quickstart.yaml --quiet --set diversity.metrics=full --set output=full --set index=full.index \
  && rm -r warm
 
 ENTRYPOINT ["/opt/apache/beam/boot"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from engine_runs import Samples, anchormix, data_of
+from engine_runs import PATIENCE, ROOT, Samples, anchormix, data_of
 from workers import bare, job_service, ran, read_only, without_privileges, worker_pool
 
 pytestmark = pytest.mark.engine
+
+JOB_SERVER = ROOT / "engines" / "flink" / "job_server"
 
 
 def test_an_installed_sdist_runs_where_nothing_can_be_written(
@@ -53,6 +57,29 @@ def test_workers_that_have_nothing_but_the_staged_sdist_make_the_same_bytes(
         anchormix("run", samples.fresh("staged"), beam)
     assert samples.published("staged") == samples.expected
     assert len(installed_beside(worker)) == 1
+
+
+def test_flink_starts_workers_that_have_nothing_but_what_setup_py_stages(samples: Samples, worker: Path) -> None:
+    for tool in ("java", "mvn"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not on PATH: tests on Flink need Java 11 or later and Maven 3")
+    expected = plan(samples)
+    ours = subprocess.run([JOB_SERVER, "status"], capture_output=True, timeout=PATIENCE).returncode != 0
+    endpoint = ran([JOB_SERVER, "start"]).strip()
+    try:
+        beam = ["--runner=PortableRunner", f"--job_endpoint={endpoint}", f"--setup_file={ROOT / 'setup.py'}"]
+        beam += ["--environment_type=PROCESS", f"--environment_config={json.dumps({'command': str(worker)})}"]
+        assert plan(samples, *beam) == expected
+    finally:
+        if ours:
+            ran([JOB_SERVER, "stop"])
+    assert len(installed_beside(worker)) == 1
+
+
+def plan(samples: Samples, *beam: str) -> dict[str, Any]:
+    """All that `plan` tells but how long it took."""
+    line = anchormix("plan", samples.config, beam)
+    return {key: told for key, told in line.items() if key != "stages"}
 
 
 def installed_beside(worker: Path) -> list[Path]:
