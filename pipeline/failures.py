@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pipeline import __version__
+
 _MOST = 300
 """Characters of a reason that has no line of its own; the whole of it is in the log."""
 
@@ -13,6 +15,12 @@ _WRAPPED = re.compile(r"^(RuntimeError: )+|^Pipeline \S+ failed in state [A-Z]+:
 
 _NO_SLOT = re.compile(r"\b(NoResourceAvailableException|TimeoutException: Timeout has occurred)\b")
 """Of a job that found no slots Flink's client tells the innermost exception alone, and that is a timeout."""
+
+_OTHER_CODE = re.compile(
+    r"^(AttributeError: Can't get attribute .* on <module|ModuleNotFoundError: No module named) "
+    r"'(pipeline|transforms)\b"
+)
+"""Classes travel by name, so a worker of another version misses what is new, or has no such module."""
 
 
 def why_it_failed(error: Exception) -> str:
@@ -25,6 +33,11 @@ def why_it_failed(error: Exception) -> str:
     said = (named or f"{type(error).__name__}: {' '.join(lines)}"[:_MOST]).rstrip(". ")
     if _NO_SLOT.search(said):
         return f"{said}. On Flink: no free slots in that time. Start task managers, or end what holds their slots"
+    if _OTHER_CODE.match(said):
+        return (
+            f"{said}. The workers have another anchormix than this command, or none: give them {__version__}, built "
+            "from the same sources (docs/workers.md)"
+        )
     return said
 
 

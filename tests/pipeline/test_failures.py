@@ -8,6 +8,7 @@ import apache_beam as beam
 import grpc
 import pytest
 
+from pipeline import __version__
 from pipeline.errors import AnchormixError
 from pipeline.failures import why_it_failed
 from pipeline.progress import make_progress
@@ -49,6 +50,22 @@ def test_a_job_that_found_no_slots_is_told_what_it_lacked() -> None:
     assert "no free slots in that time. Start task managers" in why_it_failed(RuntimeError(said))
     other = "Pipeline x failed in state FAILED: java.util.concurrent.TimeoutException: 9 ms"
     assert why_it_failed(RuntimeError(other)) == "java.util.concurrent.TimeoutException: 9 ms"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "AttributeError: Can't get attribute '_Weigh' on <module 'transforms.exchange' from '/x/exchange.py'>",
+        "ModuleNotFoundError: No module named 'transforms'",
+        "ModuleNotFoundError: No module named 'pipeline.effort'",
+    ],
+)
+def test_workers_with_other_code_are_told_apart_from_broken_code(said: str) -> None:
+    reason = why_it_failed(RuntimeError(f"Pipeline x failed in state FAILED: java.lang.RuntimeException: y\n{said}\n"))
+    assert reason.startswith(said)
+    assert f"give them {__version__}" in reason
+    for other in ("AttributeError: 'NoneType' object has no attribute 'pipeline'", "KeyError: 'transforms'"):
+        assert why_it_failed(RuntimeError(other)) == other
 
 
 def test_a_lost_job_server_is_named_with_what_to_do(
