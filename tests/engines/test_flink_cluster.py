@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Cluster:
     folder: Path
 
     def do(self, command: str) -> str:
-        call = [CLUSTER, command, f"--folder={self.folder}"]
+        call = [sys.executable, CLUSTER, command, f"--folder={self.folder}"]  # workers get the Python that starts it
         done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
