@@ -178,7 +178,7 @@ def many_groups(draw: st.DrawFn) -> tuple[list[Stratum], Cells, MixtureParams]:
     return strata, cells_of(tokens), params
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(many_groups(), st.sampled_from([(64, 200), (0, 200), (0, 3), (0, 0)]))
 def test_rules_of_many_groups_hold_however_few_are_solved_together(problem: Any, limits: tuple[int, int]) -> None:
     strata, cells, params = problem
