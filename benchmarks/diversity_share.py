@@ -27,7 +27,7 @@ from transforms.sidecars import SplitDiversity
 MEASURED = {
     Accumulator: ("add", "merge", "to_bytes", "from_bytes", "values"),
     SplitDiversity: ("add", "to_bytes", "read"),
-    PartDiversity: ("add", "merge", "whole"),
+    PartDiversity: ("add", "whole"),
 }
 
 
