@@ -157,6 +157,8 @@ def destination(output: str, is_free: bool) -> Iterator[Callable[[Path], None]]:
     """What publishes a staged mix at `output`. Nothing keeps a second run away from a local folder until one of them is
     renamed into place; on a store a place that is free is claimed from the beginning."""
     if files.is_local(output) or not is_free:
+        if not files.is_local(output):
+            publish_store.take_dead_claim_away(output)
         yield lambda folder: publish(folder, output)
         return
     with publish_store.claimed(output) as claimed:

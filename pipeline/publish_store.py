@@ -166,3 +166,11 @@ def claimed(output: str) -> Iterator[Destination]:
         except StoreError as error:
             raise place_error(error, "output", output) from None
         yield Destination(output, lease)
+
+
+def take_dead_claim_away(output: str) -> None:
+    """The lease beside a published mix of a run that was killed after `_SUCCESS`; that of a run that lives stays."""
+    with contextlib.suppress(Refused, StoreError):  # whoever may only read leaves it lying, which does no harm
+        if CLAIM in _names(output):
+            with Lease(files.join(output, CLAIM)).held():
+                pass
