@@ -1,4 +1,4 @@
-"""Beam made to ask less often for what it knows, and to wait less at the end of bundles.
+"""Beam made to ask less often for what it knows, to pack lighter, and to wait less at the end of bundles.
 
 None changes an answer. What is asked less often takes a quarter off the time of a small run, which is spent in Beam's
 own bookkeeping for five pipelines.
@@ -6,12 +6,23 @@ own bookkeeping for five pipelines.
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+from apache_beam.internal import cloudpickle_pickler
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms import core, userstate
+
+
+def save_time() -> None:
+    """Before a pipeline is defined; harmless to call again."""
+    remember_signatures()
+    trust_functions()
+    pack_lightly()
+    end_bundles_at_once()
 
 
 class ParsedOnce(PipelineOptions):
@@ -85,7 +96,22 @@ def _remember_state() -> None:
     userstate.get_dofn_specs = remembered
 
 
-_SAMPLING_MILLISECONDS = 4
+def trust_functions() -> None:
+    """Have Beam not read the source of each DoFn for a `return` beside a `yield`: here the type checker does."""
+    core._check_fn_use_yield_and_return = lambda function: False
+
+
+def pack_lightly() -> None:
+    """Have Beam pack DoFns, some kilobytes each, with bzip2's smallest blocks: the largest take megabytes of memory.
+
+    Whoever unpacks them sees no difference.
+    """
+    cloudpickle_pickler.bz2 = SimpleNamespace(
+        compress=lambda data, compresslevel=9: bz2.compress(data, 1), decompress=bz2.decompress
+    )
+
+
+_SAMPLING_MILLISECONDS = 1
 
 
 def end_bundles_at_once() -> None:

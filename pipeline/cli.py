@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -572,8 +571,11 @@ def _end_what_was_started() -> None:
 
 
 def console() -> None:
-    """The installed command: `main`, and an end that neither waits for threads which a runner left behind nor lets them
-    complain that the interpreter is going."""
+    """The installed command: `main`, and a quick end.
+
+    It neither waits for threads that a runner left behind, nor lets them complain that the interpreter is going, nor
+    frees memory that goes with the process.
+    """
     code: Any = 0
     keep_memory()
     try:
@@ -584,6 +586,6 @@ def console() -> None:
     sys.stderr.flush()
     if threading.active_count() > 1:
         _end_what_was_started()
-        os._exit(code if isinstance(code, int) else 1)
-    gc.freeze()  # the interpreter would look for cycles among half a million objects that go anyway
-    sys.exit(code)
+    else:
+        atexit._run_exitfuncs()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from pipeline import __version__, publish, settings
+from pipeline import (
+    __version__,
+    beam_start,  # noqa: F401  the first: others import Beam
+    publish,
+    settings,
+)
 from pipeline.baselines import Judged, judge_baselines, prepare_baseline, write_baseline
 from pipeline.cards import write_cards
 from pipeline.catalog import FACTS_VERSION
@@ -55,6 +58,7 @@ from transforms.kernels.hashing import fingerprint
 from transforms.kernels.mixture import floor_table, shrinking
 from transforms.kernels.tokens import TokenizerFile
 from transforms.mixture import MixSettings, WriteMix, writers_for
+from transforms.sidecars import read_table
 
 
 def run(config: Config, beam: Sequence[str], quiet: bool, command: Sequence[str]) -> Outcome:
@@ -245,7 +249,7 @@ def _describe(
     publish.write_config(folder, config)
     claims = make_claims(config, indexed, planned, digest, builder.tokenizer, gates, parent)
     claims = replace(claims, baseline=write_baseline(folder, config, indexed.reference, judged))
-    inputs = pq.read_table(folder / "inputs.parquet")
+    inputs = read_table(str(folder / "inputs.parquet"))
     # Fates are taken from the index; what they verify is held against the signatures once more.
     custody = CustodyCheck(folder, indexed.custody.trust, inputs, claims.methods, claims.custody)
     held_out = HeldOutCheck.of(config)

@@ -29,6 +29,7 @@ from pipeline.errors import UsageError
 from pipeline.layers import Indexed, custody_verdicts
 from pipeline.object_stores import fetch
 from transforms import files
+from transforms.sidecars import read_table
 
 SUCCESS = "_SUCCESS"
 _STAGING = ".staging-"
@@ -301,7 +302,7 @@ def write_diversity(folder: Path, reports: Sequence[bytes]) -> pa.Table:
     """Returns what was written, read from the disk again: what is judged is what is published."""
     path = folder / "diversity.parquet"
     pq.write_table(diversity_table(reports), path, compression="zstd")
-    return pq.read_table(path)
+    return read_table(str(path))
 
 
 def write_config(folder: Path, config: Config) -> None:

@@ -413,7 +413,8 @@ def write_report(out: str | Path) -> Path:
     out = Path(out)
     try:
         manifest = json.loads((out / MANIFEST).read_bytes())
-        diversity = pq.read_table(out / "diversity.parquet") if (out / "diversity.parquet").exists() else None
+        table = out / "diversity.parquet"
+        diversity = pq.ParquetFile(table).read() if table.exists() else None
         baseline = json.loads((out / "baseline.json").read_bytes()) if (out / "baseline.json").exists() else None
         page = _page(manifest, diversity, baseline)
     except _UNREPORTABLE as error:

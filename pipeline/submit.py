@@ -42,7 +42,7 @@ class Runner:
 
     arguments: tuple[str, ...]  # complete Beam flags
     run_files: bool  # packets go through files, because all workers share this machine's disk
-    holds_packets: bool  # the first of them need not, because sender and receiver are this process
+    holds_packets: bool  # the first of them need not, nor need texts be read twice, because all work is this process's
     in_process: bool  # workers are threads of this process, or its children
     one_worker: bool  # Beam's only one, in this process
     threads: int  # of that one; engines bring their own
@@ -66,17 +66,16 @@ class Runner:
     def _run(self, stage: str, total_bytes: int, define: Callable[[Any], None], effort: StageEffort) -> None:
         import apache_beam as beam
 
-        from pipeline.beam_options import ParsedOnce, end_bundles_at_once, remember_signatures
+        from pipeline import beam_options
         from transforms import counters, exchange, files, pool
 
         counters.reset(stage)
         pool.use_threads(self.threads, self.one_worker)
         pool.keep_tasks(self.reports)
         exchange.hold_packets(_MOST_HELD_BYTES if self.holds_packets else 0)
-        remember_signatures()
-        end_bundles_at_once()
+        beam_options.save_time()
         try:
-            pipeline = beam.Pipeline(options=ParsedOnce(list(self.arguments)))
+            pipeline = beam.Pipeline(options=beam_options.ParsedOnce(list(self.arguments)))
         except ValueError as error:  # options that the runner cannot do without
             reason = " ".join(str(error).split())
             raise UsageError("bad_beam_flag", f"behind `--`: {reason}", arguments=list(self.arguments)) from None

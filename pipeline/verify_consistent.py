@@ -33,6 +33,7 @@ from pipeline.manifest import (
 from pipeline.origins import made_as, summarise
 from pipeline.survival import IN_MIX, LOST_AT, STEPS
 from transforms.kernels.audit import CONSISTENT, Finding, Measure, ShardAudit, sum_totals
+from transforms.kernels.strata import distinct_rows
 
 __all__ = ["COUNTED_ONLY", "Claimed", "check_inputs", "check_mix", "differences", "read_claims", "read_inputs"]
 
@@ -131,7 +132,7 @@ def read_claims(out: Path) -> Claimed | Finding:
 
 def read_inputs(out: Path) -> pa.Table | Finding:
     try:
-        table = pq.read_table(out / "inputs.parquet", use_threads=False)
+        table = pq.ParquetFile(out / "inputs.parquet").read(use_threads=False)
         return table.select(["source", "shard", "sha256", "documents", "custody_verdict", "custody_manifest"])
     except _PARQUET_ERRORS as error:
         return _finding("bad_inputs", "inputs.parquet with one row per input shard", error)
@@ -336,10 +337,8 @@ def _count_fates(out: Path) -> tuple[Counter[tuple[str, str]], list[Finding]]:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(columns=["source", "fate"], use_threads=False):
-                    for entry in (
-                        pa.table(batch).group_by(["source", "fate"]).aggregate([([], "count_all")]).to_pylist()
-                    ):
-                        counts[entry["source"], entry["fate"]] += entry["count_all"]
+                    codes, pairs = distinct_rows([batch["source"], batch["fate"]])
+                    counts.update(dict(zip(pairs, np.bincount(codes).tolist(), strict=True)))
         except _PARQUET_ERRORS as error:
             problems.append(_finding("bad_fates", f"{path.name} with the fate of each dropped document", error))
     return counts, problems

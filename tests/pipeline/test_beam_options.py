@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import apache_beam as beam
+from apache_beam.internal import cloudpickle_pickler
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.runners.worker.statesampler import StateSampler
 from apache_beam.transforms import core, userstate
 from apache_beam.utils.counters import CounterFactory
 
-from pipeline.beam_options import ParsedOnce, end_bundles_at_once, remember_signatures
+from pipeline.beam_options import (
+    ParsedOnce,
+    end_bundles_at_once,
+    pack_lightly,
+    remember_signatures,
+    save_time,
+)
 
 
 class Scale(beam.DoFn):
@@ -33,6 +40,22 @@ def test_options_seen_through_a_view_are_those_of_the_whole() -> None:
     assert options.view_as(DirectOptions).direct_num_workers == 3
     assert options.view_as(StandardOptions).streaming
     assert options.view_as(StandardOptions) is options.view_as(StandardOptions)
+
+
+def test_what_is_packed_lightly_is_unpacked_by_any_beam() -> None:
+    before = cloudpickle_pickler.bz2
+    packed = [cloudpickle_pickler.dumps(Scale())]
+    pack_lightly()
+    packed.append(cloudpickle_pickler.dumps(Scale()))
+    for bz2_module in (before, cloudpickle_pickler.bz2):
+        cloudpickle_pickler.bz2 = bz2_module
+        assert all(type(cloudpickle_pickler.loads(one)) is Scale for one in packed)
+
+
+def test_a_dofn_is_taken_as_it_is_written() -> None:
+    save_time()
+    save_time()
+    assert not core._check_fn_use_yield_and_return(Scale().process)
 
 
 def test_a_bundle_does_not_wait_to_be_looked_at() -> None:

@@ -16,10 +16,13 @@ import xxhash
 from numba import njit
 from numpy.typing import NDArray
 
+from transforms.kernels.kernel_start import link_without_compiler
 from transforms.kernels.schemas import ID_BYTES
 from transforms.kernels.sha256 import sha256_each
 
 __all__ = ["ByteSpans", "byte_spans", "draws", "fingerprint", "hex_ids", "mix64", "parsed_ids", "text_digests"]
+
+link_without_compiler()  # here, since no kernel is called where this module is not imported
 
 _OFFSET_TYPES = {
     pa.string(): np.int32,
