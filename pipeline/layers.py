@@ -37,7 +37,7 @@ from pipeline.readings import judge_reading_of, label_warnings
 from pipeline.removal import Duplicates, Rounds, by_one_worker
 from pipeline.submit import Runner
 from pipeline.tokens import load_tokenizer
-from transforms import files
+from transforms import files, texts
 from transforms.batches import DedupTask, Origin, Split
 from transforms.exchange import gathered
 from transforms.kernels import minhash
@@ -233,6 +233,7 @@ class IndexBuilder:
             try:
                 yield
             finally:
+                texts.keep_texts(0)
                 self._clear_scratch()
 
     def _clear_scratch(self) -> None:
@@ -389,7 +390,10 @@ class IndexBuilder:
         sources = settings.source_settings(self.config, self.detectors, self.tokenizer)
         report = files.join(self.scratch, "facts.report")
         tasks = [s.to_bytes() for s in sorted(splits, key=lambda split: (-split.weight, split.index))]
-        self.runner.run("index", sum(split.weight for split in splits), graphs.facts(tasks, sources, report))
+        total = sum(split.weight for split in splits)
+        if self.runner.holds_packets and total <= texts.MOST_KEPT_BYTES:
+            texts.keep_texts(texts.MOST_KEPT_BYTES)
+        self.runner.run("index", total, graphs.facts(tasks, sources, report))
         found = {summary.split: summary for summary in map(Summary.from_bytes, gathered(report))}
         of_shard: dict[str, list[Summary]] = defaultdict(list)
         for split, owner in zip(splits, owners, strict=True):

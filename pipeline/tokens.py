@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from transforms import files
-from transforms.kernels.tokens import CountTokens, TokenizerFile, TokenizerUnusable, count_words, token_counter
+from transforms.kernels.text import count_words
+from transforms.kernels.tokens import CountTokens, TokenizerFile, TokenizerUnusable, token_counter
 
 __all__ = ["counter_of", "load_tokenizer", "read_tokenizer", "told_tokens"]
 

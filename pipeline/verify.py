@@ -46,7 +46,8 @@ from transforms.kernels.audit import (
     logical_digest,
     sum_totals,
 )
-from transforms.kernels.tokens import CountTokens, TokenizerFile, count_words, token_counter
+from transforms.kernels.text import count_words
+from transforms.kernels.tokens import CountTokens, TokenizerFile, token_counter
 
 if TYPE_CHECKING:
     from pipeline.heldout import HeldOutCheck

@@ -32,8 +32,7 @@ from pipeline.origins import custody_manifests
 from pipeline.verify import audit_mix
 from transforms.kernels.audit import CERTIFICATE_KEY
 from transforms.kernels.schemas import mix_schema
-from transforms.kernels.text import split_words
-from transforms.kernels.tokens import count_words
+from transforms.kernels.text import count_words, split_words
 
 KEPT = ("title",)
 SCHEMA = mix_schema(KEPT)

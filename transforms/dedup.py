@@ -36,9 +36,8 @@ from transforms.batches import (
 )
 from transforms.exchange import Exchange, Gather, Packets, packet, received, send
 from transforms.kernels import dedup, minhash
-from transforms.kernels.hashing import text_digests
 from transforms.kernels.origins import said_to_be_human
-from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.records import MissingColumn, UnreadableFile
 from transforms.kernels.schemas import Fate, Status
 from transforms.kernels.text import split_words
 from transforms.known import (
@@ -58,15 +57,14 @@ from transforms.sidecars import (
     SourceSettings,
     digest_words,
     digests_of,
-    file_format,
     fixed_rows,
-    opener,
     read_facts,
     read_table,
     unreachable,
     unreachable_report,
     write_part,
 )
+from transforms.texts import texts_at
 
 EXACT_SCHEMA = pa.schema([pa.field("document", pa.uint64()), pa.field("first", pa.uint64())])
 """Same text: of two new documents, the first by address stands for both; of a new one and an earlier index's, in `seen`
@@ -484,10 +482,11 @@ class _ReadCandidates(PooledDoFn):
         shingle = self._settings[task.settings].minhash.shingle
         read = 0
         try:
-            for batch in self._texts(task, places):
-                here = places[read : read + batch.num_rows]
-                read += batch.num_rows
-                sets = minhash.sorted_sets(minhash.shingle_hashes(split_words(batch["text"]), shingle))
+            facts = read_facts(task.split, ["row", "part", "digest"])
+            for texts in texts_at(task.split, self._settings[task.settings].columns, facts, places):
+                here = places[read : read + len(texts)]
+                read += len(texts)
+                sets = minhash.sorted_sets(minhash.shingle_hashes(split_words(texts), shingle))
                 first, last = np.searchsorted(asked, [here[0], here[-1] + 1])
                 rows = np.searchsorted(here, asked[first:last])
                 yield from _send_sets(task.split.index, here, sets, rows, asking[first:last])
@@ -498,27 +497,6 @@ class _ReadCandidates(PooledDoFn):
             read = -1  # it could be read when it was indexed
         if read != len(places):
             yield beam.pvalue.TaggedOutput("problems", _changed(task))
-
-    def _texts(self, task: DedupTask, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        """The texts at these places, up to the first that is not what was indexed."""
-        split = task.split
-        facts = read_facts(split, ["row", "part", "digest"])
-        digests = digests_of(facts)[places]
-        read = 0
-        for batch in read_texts_at(
-            opener(split),
-            split.path,
-            file_format(split),
-            self._settings[task.settings].columns,
-            facts["row"].to_numpy()[places],
-            facts["part"].to_numpy()[places],
-            row_groups=split.row_groups,
-            first_row=split.first_row,
-        ):
-            if not np.array_equal(text_digests(batch["text"]), digests[read : read + batch.num_rows]):
-                return
-            read += batch.num_rows
-            yield batch
 
 
 def _changed(task: DedupTask) -> bytes:

@@ -35,6 +35,7 @@ from transforms.sidecars import (
     opener,
     unreachable,
 )
+from transforms.texts import Keeper
 
 _ROWS_PER_GROUP = 16_384
 _PROBLEMS_KEPT = 20  # per split; all are counted and stored in the sidecar
@@ -77,6 +78,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
         # The writer closes first even if reading fails: one that outlives its sink complains when it is collected.
         with files.atomic_output(split.facts) as sink, facts_writer(sink, schema) as writer:
             held: list[pa.RecordBatch] = []
+            keeper = Keeper(split)
             for batch in read_records(
                 opener(split),
                 split.path,
@@ -89,6 +91,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
                 max_document=MAX_DOCUMENT_BYTES,
                 on_located=summary.note_reading,
             ):
+                keeper.add(batch["text"])
                 facts = batch_facts(batch, settings, schema, statistics)
                 _count(summary, facts, settings.scored)
                 counters.advance("index", facts.num_rows, 0)
@@ -102,6 +105,7 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
                     summary.file_digest = files.file_digest(split.path)
             files.write_bytes(diversity_path(split.facts), statistics.to_bytes())
             writer.add_key_value_metadata({SUMMARY_KEY: summary.to_bytes()})
+            keeper.keep()
     except MissingColumn as error:
         return Summary(split.index, split.source, split.shard, failure=str(error), failure_code="missing_column")
     except UnreadableFile as error:
@@ -144,8 +148,7 @@ def batch_facts(
     """All facts of one batch, each computed for the whole batch at once."""
     documents = batch["text"]
     words = text.split_words(documents)
-    signatures, shingles = minhash.signatures(words, settings.minhash)
-    sample = minhash.samples(words, settings.minhash.shingle)
+    sketches = minhash.sketches(words, settings.minhash)
     status = batch["status"].to_numpy()
     tokens = words.counted
     if settings.columns.n_tokens is not None:
@@ -163,10 +166,10 @@ def batch_facts(
         "n_bytes": pc.binary_length(documents).fill_null(0),
         "n_words": np.diff(words.offsets),
         "n_tokens": np.where(readable, tokens, 0),
-        "n_shingles": shingles,
+        "n_shingles": sketches.n_shingles,
         "artefacts": artefact_bits(documents) if settings.artefacts else np.zeros(batch.num_rows, np.uint64),
-        "signature": fixed_binary(signatures.view(np.uint8)),
-        "sample": pa.ListArray.from_arrays(sample.offsets.astype(np.int32), sample.hashes),
+        "signature": fixed_binary(sketches.signatures.view(np.uint8)),
+        "sample": pa.ListArray.from_arrays(sketches.samples.offsets.astype(np.int32), sketches.samples.hashes),
         **detectors.score_batch(batch, settings.detectors, readable, np.diff(words.offsets)),
         **{
             name: batch[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -24,8 +24,8 @@ from transforms.kernels import diversity, layout, strata
 from transforms.kernels.ahead import read_ahead
 from transforms.kernels.audit import CERTIFICATE_KEY, certified_shares
 from transforms.kernels.gather import ChunkedTexts
-from transforms.kernels.hashing import fingerprint, hex_ids, text_digests
-from transforms.kernels.records import MissingColumn, UnreadableFile, read_texts_at
+from transforms.kernels.hashing import fingerprint, hex_ids
+from transforms.kernels.records import MissingColumn, UnreadableFile
 from transforms.kernels.schemas import ID_BYTES, KEEP_PREFIX, Fate, Provenance, mix_schema
 from transforms.kernels.scripts import languages_or_scripts
 from transforms.kernels.text import split_words
@@ -34,13 +34,12 @@ from transforms.pool import PooledDoFn
 from transforms.sidecars import (
     SourceSettings,
     digests_of,
-    file_format,
     fixed_rows,
-    opener,
     read_facts,
     unreachable,
     unreachable_report,
 )
+from transforms.texts import kept_texts, texts_at
 
 _REPETITIVE = [
     *("source", "provenance", "generator", "language", "license", "shard"),
@@ -239,27 +238,28 @@ class _SendRows(PooledDoFn):
             report = _write_dropped(split, facts.take(dropped), fates.take(dropped), self._staging)
             yield beam.pvalue.TaggedOutput("reports", report)
         plan, places, first, copies = planned_rows(self._plan, self._draw, task, facts, fates, digests, kept)
+        if kept_texts(split.facts) is not None:
+            rows = self._rows(split, None, facts, fates, digests, places, first, copies, plan)
+            yield from self._send([rows], split.index, 0)
+            counters.advance("mix", len(places), split.weight)
+            return
         read, held, held_bytes = 0, [], 0
         try:
-            for batch in self._texts(split, facts, places):
-                here = slice(read, read + batch.num_rows)
-                read += batch.num_rows
+            columns = self._sources[split.source].columns
+            for texts in texts_at(split, columns, facts, places):
+                here = slice(read, read + len(texts))
+                read += len(texts)
                 at = places[here]
-                if not np.array_equal(text_digests(batch["text"]), digests[at]):
-                    break
-                held.append(
-                    self._rows(split, batch["text"], facts, fates, digests, at, first[here], copies[here], plan)
-                )
+                held.append(self._rows(split, texts, facts, fates, digests, at, first[here], copies[here], plan))
                 held_bytes += held[-1].nbytes
-                counters.advance("mix", batch.num_rows, 0)
+                counters.advance("mix", len(texts), 0)
                 if held_bytes >= _SEND_BYTES:
                     yield from self._send(held, split.index, read)
                     held, held_bytes = [], 0
-            else:
-                if read == len(places):
-                    yield from self._send(held, split.index, read)
-                    counters.advance("mix", 0, split.weight)
-                    return
+            if read == len(places):
+                yield from self._send(held, split.index, read)
+                counters.advance("mix", 0, split.weight)
+                return
         except (UnreadableFile, MissingColumn, OSError) as error:  # it was readable when it was indexed
             if problem := unreachable(error):
                 yield beam.pvalue.TaggedOutput("reports", unreachable_report(split, problem))
@@ -290,24 +290,10 @@ class _SendRows(PooledDoFn):
             )
         )
 
-    def _texts(self, split: Split, facts: pa.Table, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        if len(places) == 0:
-            return
-        yield from read_texts_at(
-            opener(split),
-            split.path,
-            file_format(split),
-            self._sources[split.source].columns,
-            facts["row"].to_numpy()[places],
-            facts["part"].to_numpy()[places],
-            row_groups=split.row_groups,
-            first_row=split.first_row,
-        )
-
     def _rows(
         self,
         split: Split,
-        texts: pa.Array,
+        texts: pa.Array | None,
         facts: pa.Table,
         fates: pa.Table,
         digests: npt.NDArray[np.uint8],
@@ -316,7 +302,10 @@ class _SendRows(PooledDoFn):
         copies: npt.NDArray[np.int64],
         plan: Assignments,
     ) -> pa.Table:
-        """Mix rows of one batch, one per copy, with the shard and the place in it that each goes to."""
+        """Mix rows of one batch, one per copy, with the shard and the place in it that each goes to.
+
+        Without `texts`, which are kept in this process then, they say where among these the writer finds their own.
+        """
         repeat = np.repeat(np.arange(len(places)), copies)
         copy = np.arange(len(repeat)) - np.repeat(np.cumsum(copies) - copies, copies)
         at = places[repeat]
@@ -330,7 +319,6 @@ class _SendRows(PooledDoFn):
         license_ = pc.fill_null(facts["license"], declared) if declared else facts["license"]
         columns: dict[str, Any] = {
             "id": hex_ids(digests),
-            "text": texts if size == len(texts) and copies.max(initial=1) == 1 else texts.take(pa.array(repeat)),
             "source": pa.repeat(split.source, size),
             "provenance": provenance.cast(pa.string()),
             "generator": fates["generator"],
@@ -351,17 +339,45 @@ class _SendRows(PooledDoFn):
             columns[name] = facts[stored] if stored in facts.column_names else pa.nulls(size, pa.string())
         columns[_ORDER] = self._draw.row_order(digests, copy)
         columns[_SHARD] = plan.shard[np.repeat(first, copies) + copy]
-        schema = exchange_schema(self._settings.kept)
+        if texts is None:
+            columns[_PLACE] = at
+            schema = reference_schema(self._settings.kept, split.facts)
+        else:
+            columns["text"] = texts if copies.max(initial=1) == 1 else texts.take(pa.array(repeat))
+            schema = exchange_schema(self._settings.kept)
         return pa.table([_as(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 _SHARD = "__shard"
+_PLACE = "__place"
+_TEXTS_KEY = b"texts"
 
 
 def exchange_schema(kept: tuple[str, ...]) -> pa.Schema:
     """The mix's columns plus where each row goes; text is wide, because a shard's offsets may pass 2 GiB."""
     fields = [pa.field(f.name, pa.large_string()) if f.name == "text" else f for f in mix_schema(kept)]
     return pa.schema([*fields, pa.field(_ORDER, pa.uint64()), pa.field(_SHARD, pa.int64())])
+
+
+def reference_schema(kept: tuple[str, ...], facts: str) -> pa.Schema:
+    """The same of rows whose texts are kept with those facts, at a place among them."""
+    schema = exchange_schema(kept)
+    schema = schema.set(schema.get_field_index("text"), pa.field(_PLACE, pa.int64()))
+    return schema.with_metadata({_TEXTS_KEY: facts.encode()})
+
+
+def _texts_of(rows: pa.Table) -> ChunkedTexts:
+    """The texts of rows as they were sent."""
+    if _PLACE not in rows.column_names:
+        return ChunkedTexts.of(rows["text"].chunks)
+    kept = kept_texts(rows.schema.metadata[_TEXTS_KEY].decode())
+    assert kept is not None, "texts were let go of before the pipeline ended"
+    return kept.at(rows[_PLACE].to_numpy())
+
+
+def _without_texts(rows: pa.Table) -> pa.Table:
+    names = [name for name in rows.column_names if name not in ("text", _PLACE)]
+    return rows.select(names).replace_schema_metadata()
 
 
 def _as(column: Any, kind: pa.DataType) -> Any:
@@ -397,17 +413,19 @@ class _WriteShards(PooledDoFn):
 
     def work(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         _, values = element
-        table = pa.concat_tables(pa.ipc.open_stream(body).read_all() for body in received(values))
-        texts = ChunkedTexts(table["text"])
-        table = table.drop_columns(["text"]).combine_chunks()
+        sent = [pa.ipc.open_stream(body).read_all() for body in received(values)]
+        texts = ChunkedTexts.joined([_texts_of(rows) for rows in sent])
+        table = pa.concat_tables(map(_without_texts, sent)).combine_chunks()
+        del sent
         written = PartDiversity(self._settings.diversity)
+        spare: list[pa.Buffer] = []
         order, runs = groups(table[_SHARD].to_numpy())
         for shard, start, end in runs:
             places = order[start:end]
             # A shard of a writer's own is the sum of what it wrote; a small one of many is counted by itself, since
             # adding up its parts would cost more than counting them.
             whole = diversity.Accumulator.zero(self._settings.diversity) if len(runs) > 1 else None
-            yield from self._write(shard, table.take(pa.array(places)), texts, places, written, whole)
+            yield from self._write(shard, table.take(pa.array(places)), texts, places, written, whole, spare)
         for kind, part in sorted(written.parts.items()):
             yield beam.pvalue.TaggedOutput("counts", (json.dumps([None, *kind]).encode(), part.to_bytes()))
 
@@ -419,10 +437,12 @@ class _WriteShards(PooledDoFn):
         places: npt.NDArray[np.int64],
         written: PartDiversity,
         whole: diversity.Accumulator | None,
+        spare: list[pa.Buffer],
     ) -> Iterator[Any]:
         """Lay one shard out so that every prefix of every row group holds the floor; its texts stand at `places`.
 
-        What is written is counted in `written`, and in `whole` where that is not all of `written`.
+        What is written is counted in `written`, and in `whole` where that is not all of `written`. The memory in
+        `spare` is used, and what is used is left there.
         """
         order = np.lexsort((table["copy"].to_numpy(), table[_ORDER].to_numpy()))
         measures = measured(table, self._settings.measure)[order]
@@ -452,19 +472,17 @@ class _WriteShards(PooledDoFn):
                 write_statistics=_REPETITIVE,
                 version="2.6",
             )
-            counting: list[Future[None]] = []
-            row_groups = _row_groups(table, texts, rows, places, arranged.ends, schema)
-            for group in read_ahead(row_groups) if whole is None else row_groups:
+            row_groups = _row_groups(table, texts, rows, places, arranged.ends, schema, spare)
+            for group, room in read_ahead(row_groups) if whole is None else row_groups:
                 if whole is None:
-                    counting.append(beside.submit(written.add, group))
+                    counted = beside.submit(written.add, group)
                 else:
                     written.add(group, whole)
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 counters.advance("write", group.num_rows, group["n_bytes"].to_numpy().sum().item())
-                if len(counting) > _GROUPS_UNCOUNTED:
-                    counting.pop(0).result()
-            for counted in counting:
-                counted.result()
+                if whole is None:
+                    counted.result()
+                spare.append(room)
             certificate = self._certificate(name, table, len(arranged.ends))
             writer.add_key_value_metadata({CERTIFICATE_KEY: json.dumps(certificate, sort_keys=True).encode()})
             writer.close()
@@ -495,9 +513,6 @@ class _WriteShards(PooledDoFn):
         }
 
 
-_GROUPS_UNCOUNTED = 1  # row groups that may wait to be counted
-
-
 def _row_groups(
     table: pa.Table,
     texts: ChunkedTexts,
@@ -505,13 +520,24 @@ def _row_groups(
     places: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int64],
     schema: pa.Schema,
-) -> Iterator[pa.Table]:
+    spare: list[pa.Buffer],
+) -> Iterator[tuple[pa.Table, pa.Buffer]]:
+    """Row groups, each with the memory that its texts are in.
+
+    That is taken from `spare` if there is any, where it is to be put when the row group is done with: in memory that
+    was never touched before, bringing texts into order takes ten times as long.
+    """
+    ended = np.concatenate([[0], np.cumsum(table["n_bytes"].to_numpy()[rows])])
+    largest = int(np.diff(ended[np.concatenate([[0], ends])]).max(initial=0))
     start = 0
     for end in ends.tolist():
         taken = rows[start:end]
         others = table.take(pa.array(taken))
-        columns = [texts.take(places[taken]) if name == "text" else others[name] for name in schema.names]
-        yield pa.table(columns, schema=schema)
+        room = spare.pop() if spare else None
+        if room is None or room.size < largest:
+            room = pa.allocate_buffer(largest)
+        in_order = texts.take(places[taken], room)
+        yield pa.table([in_order if name == "text" else others[name] for name in schema.names], schema=schema), room
         start = end
 
 

@@ -27,7 +27,7 @@ from transforms.kernels.audit import (
     certified_shares,
     logical_digest,
 )
-from transforms.kernels.tokens import count_words
+from transforms.kernels.text import count_words
 
 HALF = Fraction(1, 2)
 NONE = Fraction(0)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from transforms.kernels.bands import told_bands
 from transforms.kernels.minhash import (
+    SAMPLED_FROM,
     Bands,
     MinHashParams,
     Shingles,
@@ -23,6 +24,7 @@ from transforms.kernels.minhash import (
     fold32,
     shingle_hashes,
     signatures,
+    sketches,
     sorted_sets,
 )
 from transforms.kernels.text import Words, split_words
@@ -99,6 +101,24 @@ def test_signatures_are_bit_identical_to_datasketch(texts: list[str | None], par
     assert (n_shingles.dtype, n_shingles.tolist()) == (np.int32, [len(document) for document in shingles])
     for row, document in zip(found, shingles, strict=True):
         assert np.array_equal(row, reference(document, params))
+
+
+@given(TEXTS, PARAMS)
+@settings(max_examples=100, deadline=None)
+def test_samples_are_the_distinct_shingles_whose_hash_is_small(texts: list[str | None], params: MinHashParams) -> None:
+    words = words_of(texts)
+    sketched = sketches(words, params)
+    assert np.array_equal(sketched.signatures, signatures(words, params)[0])
+    for found, document in zip(owned(sketched.samples), owned(shingle_hashes(words, params.shingle)), strict=True):
+        small = {shingle for shingle in map(int, document) if shingle < 2**64 // SAMPLED_FROM}
+        assert list(map(int, found)) == sorted({shingle % 2**32 for shingle in small})
+
+
+def test_many_shingles_are_sampled() -> None:
+    text = " ".join(f"w{i * 7919}" for i in range(20_000))
+    taken = sketches(words_of([text, text]), MinHashParams()).samples
+    assert 0.9 < len(taken.hashes) / 2 / (20_000 / SAMPLED_FROM) < 1.1
+    assert np.array_equal(*owned(taken))
 
 
 def test_signatures_of_documents_of_every_length_around_a_block() -> None:

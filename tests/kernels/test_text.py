@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from transforms.kernels.minhash import shingle_hashes
-from transforms.kernels.text import Words, blank, split_words, valid_utf8
+from transforms.kernels.text import Words, blank, count_words, split_words, valid_utf8
 from transforms.kernels.text_unicode import TABLES_FILE
 
 MASK = (1 << 64) - 1
@@ -44,6 +44,7 @@ def assert_words(found: Words, documents: list[str | None]) -> None:
     got = [found.hashes[a:b].tolist() for a, b in pairwise(found.offsets)]
     assert got == expected
     assert found.counted.tolist() == [oracle.count_tokens(document or "") for document in documents]
+    assert count_words(pa.array(documents, pa.string())).tolist() == found.counted.tolist()
     assert (found.hashes.dtype, found.offsets.dtype, found.counted.dtype) == (np.uint64, np.int64, np.int64)
 
 
@@ -248,6 +249,7 @@ def test_malformed_text_gives_some_words_within_bounds(documents: list[bytes]) -
     found = split_words(array)
     assert (np.diff(found.offsets) <= [2 * len(document) for document in documents]).all()
     assert (found.hashes.size, found.offsets[0]) == (found.offsets[-1], 0)
+    assert count_words(array).tolist() == found.counted.tolist()
 
 
 def test_counting() -> None:
@@ -274,6 +276,7 @@ def test_counting() -> None:
         "น้ำ": 2,
     }
     assert split_words(pa.array(list(counted))).counted.tolist() == list(counted.values())
+    assert count_words(pa.array(list(counted))).tolist() == list(counted.values())
 
 
 def test_outsiders_count_what_the_kernel_counts() -> None:
@@ -303,6 +306,7 @@ def test_empty_arrays() -> None:
     for string_type in (pa.string(), pa.large_string()):
         words = split_words(pa.array([], string_type))
         assert (words.hashes.size, words.offsets.tolist(), words.counted.size) == (0, [0], 0)
+        assert count_words(pa.array([], string_type)).tolist() == []
     assert split_words(pa.nulls(2, pa.string())).offsets.tolist() == [0, 0, 0]
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from transforms.kernels.text import split_words
+from transforms.kernels.text import count_words, split_words
 from transforms.kernels.text_unicode import TABLES_FILE, UNICODE_VERSION
 
 
@@ -53,6 +53,7 @@ def assert_as_defined(documents: list[str]) -> None:
         if counted != oracle.count_tokens(document):
             wrong.append((ascii(document), "counted", str(counted)))
     assert wrong == []
+    assert count_words(pa.array(documents, pa.large_string())).tolist() == found.counted.tolist()
 
 
 def test_words_have_one_hash_each() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_DEPTH = 2  # items that are ready at most; each may be a row group
+_DEPTH = 1  # items that are ready at most; each may be a row group
 _LOOK_UP_SECONDS = 0.1
 
 

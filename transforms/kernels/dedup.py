@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from transforms.kernels.copying import copy_items
+
 PIVOTS = 32
 """Members of a bucket that are compared with all members after them. Spread evenly over the bucket they find .99 of
 the pairs in 20,000 pages of one template, at a cost linear in the bucket; buckets up to PIVOTS + 1 are exhaustive."""
@@ -186,9 +188,19 @@ def _next_pairs(
 @njit(nogil=True, cache=True)
 def _reference_pivots(anchor: Any, start: int, end: int, pivots: int) -> Any:
     """Members of the reference that meet all new ones, spread evenly."""
-    members = start + np.flatnonzero(anchor[start:end] == REFERENCE)
-    chosen = min(len(members), max(pivots, MOST_REFERENCE_PAIRS // (end - start)))
-    return members[np.arange(chosen) * len(members) // max(chosen, 1)]
+    members = 0
+    for i in range(start, end):
+        members += anchor[i] == REFERENCE
+    chosen = min(members, max(pivots, MOST_REFERENCE_PAIRS // (end - start)))
+    found = np.empty(chosen, np.int64)
+    number, met = 0, 0
+    for i in range(start, end):
+        if anchor[i] == REFERENCE:
+            if number < chosen and met == number * members // chosen:
+                found[number] = i
+                number += 1
+            met += 1
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -238,17 +250,17 @@ def _intersections(left: Any, right: Any, hashes: Any, offsets: Any) -> Any:
 def take_sets(rows: I64, hashes: U64, offsets: I64) -> tuple[U64, I64]:
     """The sets of `rows`, packed again: hashes and the size of each set."""
     sizes = offsets[rows + 1] - offsets[rows]
-    return _copy_ranges(offsets[rows], sizes, hashes), sizes
+    taken = np.empty(sizes.sum(), np.uint64)
+    _copy_ranges(offsets[rows], sizes, hashes, taken)
+    return taken, sizes
 
 
 @njit(nogil=True, cache=True)
-def _copy_ranges(starts: Any, sizes: Any, hashes: Any) -> Any:
-    taken = np.empty(sizes.sum(), np.uint64)
+def _copy_ranges(starts: Any, sizes: Any, hashes: Any, taken: Any) -> None:
     filled = 0
     for k in range(len(starts)):
-        taken[filled : filled + sizes[k]] = hashes[starts[k] : starts[k] + sizes[k]]
+        copy_items(taken, filled, hashes, starts[k], sizes[k])
         filled += sizes[k]
-    return taken
 
 
 class Removal(NamedTuple):

@@ -1,45 +1,95 @@
-"""Texts of many chunks brought into another order, without one copy of all of them first."""
+"""Texts of many arrays brought into another order, without one copy of all of them first."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from transforms.kernels.copying import copy_items
 from transforms.kernels.hashing import byte_spans
 
 __all__ = ["ChunkedTexts"]
 
 
+_NO_CHUNKS = np.empty(0, np.int32)
+_NO_PLACES = np.empty(0, np.int64)
+
+
 class ChunkedTexts:
-    """A text column as it came. Arrow's own `take` makes its chunks one before it takes: once a call, or once for all
-    in memory that was never touched before, which costs more than the taking."""
+    """Texts where they came, each known by the array it stands in and its place there.
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._chunks = [byte_spans(chunk) for chunk in column.chunks]
-        self._ends = np.cumsum([len(chunk.starts) for chunk in self._chunks], dtype=np.int64)
-        sizes = [chunk.stops - chunk.starts for chunk in self._chunks]
-        self._sizes = np.concatenate(sizes) if sizes else np.empty(0, np.int64)
+    Arrow's own `take` makes its chunks one before it takes: once a call, or once for all in memory that was never
+    touched before, which costs more than the taking.
+    """
 
-    def take(self, rows: NDArray[np.int64]) -> pa.Array:
-        """These rows as one array; below 2 GiB, as a row group is."""
+    def __init__(
+        self,
+        chunks: Sequence[NDArray[np.uint8]],
+        chunk_of: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+    ) -> None:
+        self._chunks = chunks
+        self._chunk_of = chunk_of
+        self._starts = starts
+        self._stops = stops
+
+    @classmethod
+    def of(cls, arrays: Sequence[pa.Array]) -> ChunkedTexts:
+        """All values of string arrays, one after the other."""
+        found = map(byte_spans, arrays)
+        return cls.joined([cls([s.data], np.zeros(len(s.starts), np.int32), s.starts, s.stops) for s in found])
+
+    @classmethod
+    def joined(cls, parts: Sequence[ChunkedTexts]) -> ChunkedTexts:
+        """The texts of several, one after the other."""
+        before = np.cumsum([0, *(len(part._chunks) for part in parts)], dtype=np.int32)
+        return cls(
+            [chunk for part in parts for chunk in part._chunks],
+            np.concatenate([_NO_CHUNKS, *(p._chunk_of + first for p, first in zip(parts, before, strict=False))]),
+            np.concatenate([_NO_PLACES, *(part._starts for part in parts)]),
+            np.concatenate([_NO_PLACES, *(part._stops for part in parts)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Half-open ranges of neighbouring rows whose texts stand in one array."""
+        cuts = np.flatnonzero(np.diff(self._chunk_of)) + 1
+        bounds = [0, *cuts.tolist(), len(self)] if len(self) else []
+        return list(pairwise(bounds))
+
+    def at(self, rows: NDArray[np.int64]) -> ChunkedTexts:
+        """These rows; no text is copied."""
+        return ChunkedTexts(self._chunks, self._chunk_of[rows], self._starts[rows], self._stops[rows])
+
+    def take(self, rows: NDArray[np.int64], room: pa.Buffer | None = None) -> pa.Array:
+        """These rows as one array; below 2 GiB, as a row group is.
+
+        Args:
+            room: memory to put them in if they fit, which must be left alone for as long as the array is used.
+        """
+        starts, stops, chunk_of = self._starts[rows], self._stops[rows], self._chunk_of[rows]
         offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(self._sizes[rows], out=offsets[1:])
-        texts = pa.allocate_buffer(int(offsets[-1]))
-        target = np.frombuffer(texts, np.uint8)
-        chunk_of = np.searchsorted(self._ends, rows, side="right")
+        np.cumsum(stops - starts, out=offsets[1:])
+        if room is None or room.size < offsets[-1]:
+            room = pa.allocate_buffer(int(offsets[-1]))
+        target = np.frombuffer(room, np.uint8)
         by_chunk = np.argsort(chunk_of, kind="stable")
         ends = np.searchsorted(chunk_of[by_chunk], np.arange(len(self._chunks)), side="right").tolist()
         start = 0
-        for number, end in enumerate(ends):
+        for chunk, end in zip(self._chunks, ends, strict=True):
             if end > start:
-                chunk = self._chunks[number]
                 places = by_chunk[start:end]
-                local = rows[places] - (self._ends[number] - len(chunk.starts))
-                _copy(chunk.data, chunk.starts[local], chunk.stops[local], target, offsets[places])
+                _copy(chunk, starts[places], stops[places], target, offsets[places])
             start = end
-        return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets.astype(np.int32)), texts)
+        return pa.StringArray.from_buffers(len(rows), pa.py_buffer(offsets.astype(np.int32)), room)
 
 
 @njit(nogil=True, cache=True)
@@ -51,6 +101,4 @@ def _copy(
     places: NDArray[np.int64],
 ) -> None:
     for i in range(starts.size):
-        first, place = starts[i], places[i]
-        for byte in range(stops[i] - first):
-            target[place + byte] = source[first + byte]
+        copy_items(target, places[i], source, starts[i], stops[i] - starts[i])

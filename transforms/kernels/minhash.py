@@ -23,6 +23,7 @@ __all__ = [
     "Bands",
     "MinHashParams",
     "Shingles",
+    "Sketches",
     "band_hashes",
     "candidate_probability",
     "choose_bands",
@@ -30,6 +31,7 @@ __all__ = [
     "joined_bands",
     "shingle_hashes",
     "signatures",
+    "sketches",
     "sorted_sets",
 ]
 
@@ -134,14 +136,35 @@ def _permutations(permutations: int, seed: int) -> tuple[NDArray[np.uint32], NDA
     return factors, draws.randint(0, 1 << 32, permutations, dtype=np.uint32)
 
 
-def signatures(words: Words, params: MinHashParams) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
-    """The MinHash of every document's shingles, one row each, and how many shingles it has, repeats counted.
+class Sketches(NamedTuple):
+    """What is kept of the shingles of a batch."""
 
-    A document without shingles has a row of all ones, as an empty `datasketch.MinHash` does: keep it from the bands,
-    or all of them become candidates of each other.
+    signatures: NDArray[np.uint32]
+    """The MinHash of every document's shingles, one row each.
+
+    A document without shingles has a row of all ones, as an empty `datasketch.MinHash` does: keep it from the bands, or
+    all of them become candidates of each other.
     """
+    n_shingles: NDArray[np.int32]
+    """How many shingles each document has, repeats counted."""
+    samples: Shingles
+    """One in SAMPLED_FROM of each document's distinct shingles, the same ones in every document, as 32-bit numbers.
+
+    A MinHash cannot tell that a long document holds a short one. These can: the share of the short one's sample that
+    stands in the long one's estimates the share of its shingles.
+    """
+
+
+def sketches(words: Words, params: MinHashParams) -> Sketches:
+    """Signatures and samples, in one pass over the shingles."""
     factors, summands = _permutations(params.permutations, params.seed)
-    return _sign(words.hashes, words.offsets, params.shingle, factors, summands)
+    signed, n_shingles, taken, offsets = _sketch(words.hashes, words.offsets, params.shingle, factors, summands)
+    return Sketches(signed, n_shingles, Shingles(taken, offsets))
+
+
+def signatures(words: Words, params: MinHashParams) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """The signatures alone, and how many shingles each document has."""
+    return sketches(words, params)[:2]
 
 
 @njit(inline="always")
@@ -155,16 +178,19 @@ def _premix32(value: np.uint32) -> np.uint32:
 
 
 @njit(nogil=True, cache=True)
-def _sign(
+def _sketch(
     words: NDArray[np.uint64],
     word_offsets: NDArray[np.int64],
     size: int,
     factors: NDArray[np.uint32],
     summands: NDArray[np.uint32],
-) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.uint32], NDArray[np.int64]]:
     n_documents = word_offsets.size - 1
     minima = np.full((n_documents, factors.size), _EMPTY_SLOT, np.uint32)
     n_shingles = np.zeros(n_documents, np.int32)
+    taken = np.empty(words.size, np.uint32)  # what stays unused of it is never backed by memory
+    offsets = np.zeros_like(word_offsets)
+    n_taken = 0
     power = _roll_power(size)
     block = np.zeros(_BLOCK, np.uint32)
     for document in range(n_documents):
@@ -177,7 +203,11 @@ def _sign(
             if i >= start + size:
                 rolled -= words[i - size] * power
             if i >= start + size - 1 or i == stop - 1:
-                block[waiting] = _premix32(fold32(mix64(rolled)))
+                hashed = mix64(rolled)
+                if hashed >> _SAMPLE_SHIFT == np.uint64(0):
+                    taken[n_taken] = np.uint32(hashed & _LOW_HALF)
+                    n_taken += 1
+                block[waiting] = _premix32(fold32(hashed))
                 waiting += 1
                 if waiting == _BLOCK:
                     _lower(minima[document], block, factors, summands)
@@ -186,7 +216,21 @@ def _sign(
             # Minima do not mind repeats, so the last block is filled up with one of its own.
             block[waiting:] = block[0]
             _lower(minima[document], block, factors, summands)
-    return minima, n_shingles
+        n_taken = _unite(taken, offsets[document], n_taken)
+        offsets[document + 1] = n_taken
+    return minima, n_shingles, taken[:n_taken].copy(), offsets
+
+
+@njit(nogil=True, cache=True)
+def _unite(taken: NDArray[np.uint32], first: int, stop: int) -> int:
+    """Sorts what was taken of one document and drops repeats; where the next one's begins."""
+    taken[first:stop].sort()
+    kept = first
+    for i in range(first, stop):
+        if i == first or taken[i] != taken[kept - 1]:
+            taken[kept] = taken[i]
+            kept += 1
+    return kept
 
 
 @njit(nogil=True, cache=True)
@@ -209,48 +253,6 @@ def _lower(
         low = min(low, min(np.uint32(factor * x4 + summand), np.uint32(factor * x5 + summand)))
         low = min(low, min(np.uint32(factor * x6 + summand), np.uint32(factor * x7 + summand)))
         minima[slot] = min(minima[slot], low)
-
-
-def samples(words: Words, size: int) -> Shingles:
-    """One in SAMPLED_FROM of each document's distinct shingles, the same ones in every document, as 32-bit numbers.
-
-    A MinHash cannot tell that a long document holds a short one. These can: the share of the short one's sample that
-    stands in the long one's estimates the share of its shingles.
-    """
-    return Shingles(*_sample(words.hashes, words.offsets, size))
-
-
-@njit(nogil=True, cache=True)
-def _sample(
-    words: NDArray[np.uint64], word_offsets: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    offsets = np.zeros_like(word_offsets)
-    taken = np.empty(words.size, np.uint32)  # what stays unused of it is never backed by memory
-    power = _roll_power(size)
-    n_taken = 0
-    for document in range(offsets.size - 1):
-        start, stop = word_offsets[document], word_offsets[document + 1]
-        rolled = np.uint64(0)
-        for i in range(start, stop):
-            rolled = rolled * _ROLL + words[i]
-            if i >= start + size:
-                rolled -= words[i - size] * power
-            if i >= start + size - 1 or i == stop - 1:
-                hashed = mix64(rolled)
-                if hashed >> _SAMPLE_SHIFT == np.uint64(0):
-                    taken[n_taken] = np.uint32(hashed & _LOW_HALF)
-                    n_taken += 1
-        first = offsets[document]
-        mine = taken[first:n_taken]
-        mine.sort()
-        kept = first
-        for i in range(first, n_taken):
-            if i == first or taken[i] != taken[kept - 1]:
-                taken[kept] = taken[i]
-                kept += 1
-        n_taken = kept
-        offsets[document + 1] = n_taken
-    return taken[:n_taken].copy(), offsets
 
 
 def band_hashes(signatures: NDArray[np.uint32], bands: Bands) -> NDArray[np.uint64]:

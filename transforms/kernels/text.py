@@ -27,7 +27,8 @@ from transforms.kernels.text_lanes import (
     lowest_bit,
     word_hash,
 )
-from transforms.kernels.text_normal import Room, count_words, make_room, normal_words
+from transforms.kernels.text_normal import Room, make_room, normal_words
+from transforms.kernels.text_normal import count_words as count_normal_words
 from transforms.kernels.text_unicode import (
     CLASS_MASK,
     COMBINING_MASK,
@@ -53,7 +54,7 @@ from transforms.kernels.text_unicode import (
     load_tables,
 )
 
-__all__ = ["UNICODE_VERSION", "Words", "blank", "split_words", "valid_utf8"]
+__all__ = ["UNICODE_VERSION", "Words", "blank", "count_words", "split_words", "valid_utf8"]
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -118,6 +119,25 @@ def split_words(text: pa.Array) -> Words:
     return Words(hashes[: offsets[-1]], offsets, counted)
 
 
+def count_words(text: pa.Array) -> NDArray[np.int64]:
+    """The `counted` of `split_words` alone, in less than half of its time: no word of ASCII is looked at."""
+    data, starts, stops = _spans(text)
+    longest = int((stops - starts).max(initial=0))
+    room = make_room(longest // 4 + 64)
+    counted = np.zeros(len(starts), np.int64)
+    while True:
+        n_spare = int(room.words[0])
+        # Words are decoded into the same place, one run after the other.
+        hashes = np.empty(longest // 2 + 1 + n_spare, np.uint64)
+        _count(data, starts, stops, load_tables(), hashes, counted, room)
+        wanting = max(0, -int(room.words[0]))
+        if wanting == 0 and room.wanted[0] == 0:
+            break
+        room = make_room(n_spare + wanting, room)
+    counted[(counted == 0) & ~blank(text)] = 1
+    return counted
+
+
 def valid_utf8(data: pa.Array) -> NDArray[np.bool_]:
     """Which values are strict UTF-8: no surrogates, no overlong forms, nothing above U+10FFFF. Nulls are."""
     valid = np.empty(len(data), np.bool_)
@@ -149,6 +169,18 @@ def _word_mask(data: NDArray[np.uint8], position: int, stop: int) -> np.uint64:
     mask = _ZERO
     for i in range(8):
         mask |= _word_bits(eight_bytes(data, position + 8 * i)) << np.uint64(8 * i)
+    if stop - position < 64:
+        mask &= (_ONE << np.uint64(stop - position)) - _ONE
+    return mask
+
+
+@njit(inline="always")
+def _high_mask(data: NDArray[np.uint8], position: int, stop: int) -> np.uint64:
+    """One bit for each of the 64 bytes from `position` that is not ASCII, zeros from `stop` on."""
+    mask = _ZERO
+    for i in range(8):
+        found = eight_bytes(data, position + 8 * i) & _HIGH_BITS
+        mask |= (((found >> _TO_BIT_0) * _GATHER_BITS) >> _GATHER_SHIFT) << np.uint64(8 * i)
     if stop - position < 64:
         mask &= (_ONE << np.uint64(stop - position)) - _ONE
     return mask
@@ -209,6 +241,50 @@ def _split(
             in_run = mask >> _LAST_BIT
         counted[document] = n_counted
         offsets[document + 1] = n_words
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _count(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    tables: Tables,
+    hashes: NDArray[np.uint64],
+    counted: NDArray[np.int64],
+    room: Room,
+) -> None:
+    """As `_split`, but runs of ASCII are only measured."""
+    for document in range(starts.size):
+        start, stop = starts[document], stops[document]
+        n_counted = 0
+        run_start = start
+        in_run = _ZERO
+        high_before = False  # in the open run, in blocks before this one
+        for block in range(start, stop + 1, 64):
+            mask = _word_mask(data, block, stop)
+            high = _high_mask(data, block, stop)
+            before = (mask << _ONE) | in_run
+            begins = mask & ~before
+            ends = before & ~mask
+            if in_run == _ZERO:
+                run_start = block + lowest_bit(begins)
+                begins &= begins - _ONE
+            while ends != _ZERO:
+                run_stop = block + lowest_bit(ends)
+                # What is not ASCII stands in runs, and earlier runs have taken theirs.
+                of_run = high & (ends ^ (ends - _ONE))
+                ends &= ends - _ONE
+                if of_run == _ZERO and not high_before:
+                    n_counted += _counts(run_stop - run_start)
+                else:
+                    high ^= of_run
+                    high_before = False
+                    _, n_counted = _decode_run(data, start, run_start, run_stop, tables, hashes, 0, n_counted, room)
+                run_start = block + lowest_bit(begins)
+                begins &= begins - _ONE
+            high_before |= high != _ZERO
+            in_run = mask >> _LAST_BIT
+        counted[document] = n_counted
 
 
 @njit(inline="always")
@@ -320,7 +396,7 @@ def _decode_run(
         n_words += 1
         n_counted += _counts(characters)
     if not is_counted:
-        n_counted = counted_before + count_words(data, start, stop, tables)[0]
+        n_counted = counted_before + count_normal_words(data, start, stop, tables)[0]
     return n_words, n_counted
 
 

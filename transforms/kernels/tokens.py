@@ -17,9 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from transforms.kernels.hashing import byte_spans
-from transforms.kernels.text import split_words
 
-__all__ = ["CountTokens", "TokenizerFile", "TokenizerUnusable", "count_words", "token_counter"]
+__all__ = ["CountTokens", "TokenizerFile", "TokenizerUnusable", "token_counter"]
 
 CountTokens = Callable[[pa.Array], NDArray[np.int64]]
 """Tokens of each text of an array; a null has none."""
@@ -66,11 +65,6 @@ def token_counter(file: TokenizerFile) -> CountTokens:
         return np.concatenate(counted)
 
     return count
-
-
-def count_words(text: pa.Array) -> NDArray[np.int64]:
-    """The counter that is built in."""
-    return split_words(text).counted
 
 
 def _slices(text: pa.Array) -> Iterator[pa.Array]:
