@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from transforms.kernels.tokens import TokenizerFile, count_words, token_counter
+from transforms.kernels.text import count_words
+from transforms.kernels.tokens import TokenizerFile, token_counter
 
 BATCH_ROWS = 4096
 REPEATS = 3

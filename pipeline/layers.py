@@ -230,6 +230,7 @@ class IndexBuilder:
         with self.index.lease():
             self._clear_scratch()
             files.make_folder(self.scratch)
+            texts.keep_texts(texts.MOST_KEPT_BYTES if self.runner.holds_packets else 0)
             try:
                 yield
             finally:
@@ -391,8 +392,8 @@ class IndexBuilder:
         report = files.join(self.scratch, "facts.report")
         tasks = [s.to_bytes() for s in sorted(splits, key=lambda split: (-split.weight, split.index))]
         total = sum(split.weight for split in splits)
-        if self.runner.holds_packets and total <= texts.MOST_KEPT_BYTES:
-            texts.keep_texts(texts.MOST_KEPT_BYTES)
+        if total > texts.MOST_KEPT_BYTES:
+            texts.keep_no_more_texts()
         self.runner.run("index", total, graphs.facts(tasks, sources, report))
         found = {summary.split: summary for summary in map(Summary.from_bytes, gathered(report))}
         of_shard: dict[str, list[Summary]] = defaultdict(list)

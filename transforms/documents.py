@@ -76,9 +76,12 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
     statistics = SplitDiversity(settings.diversity)
     try:
         # The writer closes first even if reading fails: one that outlives its sink complains when it is collected.
-        with files.atomic_output(split.facts) as sink, facts_writer(sink, schema) as writer:
+        with (
+            files.atomic_output(split.facts) as sink,
+            facts_writer(sink, schema) as writer,
+            Keeper(split) as keeper,
+        ):
             held: list[pa.RecordBatch] = []
-            keeper = Keeper(split)
             for batch in read_records(
                 opener(split),
                 split.path,
@@ -105,7 +108,6 @@ def extract_facts(split: Split, settings: SourceSettings) -> Summary:
                     summary.file_digest = files.file_digest(split.path)
             files.write_bytes(diversity_path(split.facts), statistics.to_bytes())
             writer.add_key_value_metadata({SUMMARY_KEY: summary.to_bytes()})
-            keeper.keep()
     except MissingColumn as error:
         return Summary(split.index, split.source, split.shard, failure=str(error), failure_code="missing_column")
     except UnreadableFile as error:

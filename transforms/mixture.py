@@ -238,21 +238,15 @@ class _SendRows(PooledDoFn):
             report = _write_dropped(split, facts.take(dropped), fates.take(dropped), self._staging)
             yield beam.pvalue.TaggedOutput("reports", report)
         plan, places, first, copies = planned_rows(self._plan, self._draw, task, facts, fates, digests, kept)
-        if kept_texts(split.facts) is not None:
-            rows = self._rows(split, None, facts, fates, digests, places, first, copies, plan)
-            yield from self._send([rows], split.index, 0)
-            counters.advance("mix", len(places), split.weight)
-            return
         read, held, held_bytes = 0, [], 0
         try:
-            columns = self._sources[split.source].columns
-            for texts in texts_at(split, columns, facts, places):
-                here = slice(read, read + len(texts))
-                read += len(texts)
+            for count, texts in self._batches(split, facts, places):
+                here = slice(read, read + count)
+                read += count
                 at = places[here]
                 held.append(self._rows(split, texts, facts, fates, digests, at, first[here], copies[here], plan))
                 held_bytes += held[-1].nbytes
-                counters.advance("mix", len(texts), 0)
+                counters.advance("mix", count, 0)
                 if held_bytes >= _SEND_BYTES:
                     yield from self._send(held, split.index, read)
                     held, held_bytes = [], 0
@@ -266,6 +260,18 @@ class _SendRows(PooledDoFn):
                 return
         changed = {"kind": "changed", "source": split.source, "shard": split.shard, "path": split.path}
         yield beam.pvalue.TaggedOutput("reports", json.dumps(changed).encode())
+
+    def _batches(
+        self, split: Split, facts: pa.Table, places: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, pa.Array | None]]:
+        """How many documents come next, and their texts unless these are kept."""
+        kept = kept_texts(split.facts)
+        if kept is not None:
+            for start, end in kept.at(places).runs():
+                yield end - start, None
+            return
+        for texts in texts_at(split, self._sources[split.source].columns, facts, places):
+            yield len(texts), texts
 
     def _send(self, held: list[pa.Table], split: int, sequence: int) -> Packets:
         """Held rows as one Arrow stream for each writer."""

@@ -21,18 +21,45 @@ from transforms.kernels.records import ColumnMap, read_texts_at
 from transforms.sidecars import digests_of, file_format, opener
 
 MOST_KEPT_BYTES = 256 << 20
+_PLACE_BYTES = 20  # to know where a text stands
 
-_room = 0
-_kept: dict[str, ChunkedTexts] = {}  # by the path of a split's facts, which names all that decides its content
-_counting = threading.Lock()
+
+class _Room:
+    """What is kept, and how many bytes of memory are left for more."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._free = most_bytes
+        self._counting = threading.Lock()
+        # By the path of a split's facts, which names all that decides its content.
+        self.kept: dict[str, ChunkedTexts] = {}
+
+    def take(self, size: int) -> bool:
+        with self._counting:
+            fits = size <= self._free
+            self._free -= size if fits else 0
+        return fits
+
+    def give_back(self, size: int) -> None:
+        with self._counting:
+            self._free += size
+
+    def close(self) -> None:
+        with self._counting:
+            self._free = 0
+
+
+_room = _Room(0)
 
 
 def keep_texts(most_bytes: int) -> None:
     """Let go of all texts kept in memory, and keep at most so many bytes of those read from now on."""
     global _room
-    with _counting:
-        _kept.clear()
-        _room = most_bytes
+    _room = _Room(most_bytes)
+
+
+def keep_no_more_texts() -> None:
+    """Those read from now on are not kept: not all of them would be, and some alone save little."""
+    _room.close()
 
 
 class Keeper:
@@ -40,30 +67,40 @@ class Keeper:
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        self._texts: list[pa.Array] | None = []
-        self._bytes = 0
+        self._room = _room
+        self._texts: list[pa.Array] = []
+        self._taken = 0
+        self._keeps = True
 
     def add(self, texts: pa.Array) -> None:
         """Those of the next rows of the split's facts."""
-        if self._texts is None:
-            return
-        self._bytes += texts.nbytes
-        self._texts.append(texts)
-        if self._bytes > _room:
-            self._texts = None
+        size = texts.nbytes + _PLACE_BYTES * len(texts)
+        if self._keeps and self._room.take(size):
+            self._taken += size
+            self._texts.append(texts)
+        else:
+            self._give_up()
 
-    def keep(self) -> None:
-        """All were added."""
-        global _room
-        with _counting:
-            if self._texts is not None and self._bytes <= _room:
-                _kept[self._split.facts] = ChunkedTexts.of(self._texts)
-                _room -= self._bytes
+    def _give_up(self) -> None:
+        self._keeps = False
+        self._texts.clear()
+        self._room.give_back(self._taken)
+        self._taken = 0
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        """All were added, unless reading them failed."""
+        if failed:
+            self._give_up()
+        if self._texts:
+            self._room.kept[self._split.facts] = ChunkedTexts.of(self._texts)
 
 
 def kept_texts(facts: str) -> ChunkedTexts | None:
     """The texts of a split, by the path of its facts and row for row beside them, if they are kept."""
-    return _kept.get(facts)
+    return _room.kept.get(facts)
 
 
 def texts_at(split: Split, columns: ColumnMap, facts: pa.Table, places: npt.NDArray[np.int64]) -> Iterator[pa.Array]:

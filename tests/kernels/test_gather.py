@@ -56,6 +56,14 @@ def test_texts_are_put_where_they_fit() -> None:
     assert taken.to_pylist() == ["три", "zwei", "one"]
 
 
+def test_texts_outside_of_their_array_are_refused() -> None:
+    for offsets in ([0, 4, 2, 6], [0, 8, 8, 6], [0, -2, 4, 6]):
+        data = pa.py_buffer(np.array(offsets, np.int64))
+        broken = pa.Array.from_buffers(pa.large_string(), 3, [None, data, pa.py_buffer(b"abcdef")])
+        with pytest.raises(ValueError, match="damaged"):
+            ChunkedTexts.of([broken])
+
+
 @njit
 def _copied(target, place, source, first, count):  # type: ignore[no-untyped-def]
     copy_items(target, place, source, first, count)

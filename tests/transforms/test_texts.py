@@ -13,12 +13,13 @@ import pytest
 from projects import run, write_project
 from runs import PublishedMix, anchormix
 
-from transforms import texts
+from pipeline.samples import write_rows
+from transforms import mixture, texts
 from transforms.batches import Split
 from transforms.kernels.hashing import text_digests
 from transforms.kernels.records import ColumnMap, read_texts_at
 from transforms.sidecars import fixed_binary
-from transforms.texts import Keeper, keep_texts, kept_texts, texts_at
+from transforms.texts import Keeper, keep_no_more_texts, keep_texts, kept_texts, texts_at
 
 TEXTS = ["one", None, "", "vier", "fünf", "шесть"]
 
@@ -43,11 +44,14 @@ def facts_of(values: list[str | None]) -> pa.Table:
     return pa.table(columns)
 
 
+BATCHES = [pa.array(TEXTS[:2], pa.large_string()), pa.array(TEXTS[2:], pa.large_string())]
+SIZE = sum(batch.nbytes + 20 * len(batch) for batch in BATCHES)
+
+
 def keep(split: Split) -> None:
-    keeper = Keeper(split)
-    for start in (0, 2):
-        keeper.add(pa.array(TEXTS, pa.large_string()).slice(start, 2 if start == 0 else 4))
-    keeper.keep()
+    with Keeper(split) as keeper:
+        for batch in BATCHES:
+            keeper.add(batch)
 
 
 def told(split: Split, places: list[int], values: list[str | None] = TEXTS) -> list[str | None]:
@@ -71,16 +75,47 @@ def test_a_text_that_is_not_what_was_indexed_is_not_given_nor_any_behind_it(spli
 
 
 def test_no_more_is_kept_than_fits_and_a_split_whole_or_not_at_all(split: Split) -> None:
-    size = sum(pa.array(TEXTS, pa.large_string()).slice(start, count).nbytes for start, count in ((0, 2), (2, 4)))
-    for room, fits in ((size - 1, False), (size, True), (2 * size - 1, True)):
+    other = Split(**(vars(split) | {"facts": "other"}))
+    for room, fits in ((SIZE - 1, False), (SIZE, True), (2 * SIZE - 1, True)):
         keep_texts(room)
         keep(split)
         assert (kept_texts(split.facts) is not None) == fits
-    other = Split(**(vars(split) | {"facts": "other"}))
-    keep(other)
-    assert kept_texts("other") is None, "the first took its room"
-    keep_texts(size)
+        keep(other)
+        assert kept_texts("other") is None, "the first took its room"
+    keep_texts(SIZE)
     assert kept_texts(split.facts) is None
+
+
+def test_what_is_being_read_takes_room_until_it_is_given_up(split: Split) -> None:
+    keep_texts(SIZE + 10)
+    first, second = Keeper(split), Keeper(Split(**(vars(split) | {"facts": "other"})))
+    first.add(BATCHES[0])
+    second.add(BATCHES[1])
+    first.add(BATCHES[1])  # has no room, so the split is given up
+    second.add(BATCHES[0])
+    for keeper in (first, second):
+        keeper.__exit__(None)
+    assert kept_texts(split.facts) is None
+    assert kept_texts("other") is not None
+
+
+def test_texts_of_a_split_that_failed_are_not_kept(split: Split) -> None:
+    keep_texts(SIZE)
+    keeper = Keeper(split)
+    keeper.add(BATCHES[0])
+    keeper.__exit__(OSError)
+    assert kept_texts(split.facts) is None
+    keep(split)
+    assert kept_texts(split.facts) is not None, "its room was given back"
+
+
+def test_where_no_more_is_kept_what_is_kept_stays(split: Split) -> None:
+    keep_texts(10 * SIZE)
+    keep(split)
+    keep_no_more_texts()
+    keep(Split(**(vars(split) | {"facts": "other"})))
+    assert kept_texts(split.facts) is not None
+    assert kept_texts("other") is None
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(split: Split) -> None:
@@ -120,7 +155,7 @@ def test_a_small_run_reads_its_input_once_and_a_large_one_again(
         config = write_project(tmp_path / name / "project", {"web": repeated})
         mix = run(config)
         assert bool(read) == (name == "read")
-        assert not texts._kept, "a run lets go of them"
+        assert not texts._room.kept, "a run lets go of them"
         made.append(files_of(mix))
         monkeypatch.undo()
     assert made[0] == made[1]
@@ -132,3 +167,30 @@ def test_a_mix_of_an_index_that_stands_reads_the_input(tmp_path: Path, monkeypat
     read = counted(monkeypatch)
     assert anchormix("mix", config).exit == 0
     assert read
+
+
+def test_input_that_is_held_out_from_is_kept_beside_what_is_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reference").mkdir()
+    write_rows(tmp_path / "reference" / "held.jsonl", [{"text": text} for text in documents(3)])
+    repeated = documents(30)
+    repeated[7] = repeated[9] + " and more"
+    config = write_project(tmp_path, {"web": repeated}, diversity={"reference": ["reference/*.jsonl"]})
+    read = counted(monkeypatch)
+    run(config)
+    assert read == []
+
+
+def test_copies_of_kept_rows_are_sent_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name, sent, rows in (("kept", mixture._SEND_BYTES, 4096), ("in pieces", 1, 5), ("read", 1, 4096)):
+        if name == "read":
+            monkeypatch.setattr(texts, "MOST_KEPT_BYTES", 0)
+        monkeypatch.setattr(mixture, "_SEND_BYTES", sent)
+        monkeypatch.setenv("ANCHORMIX_BATCH_ROWS", str(rows))
+        changes = {"mix": {"floors": {"human_verified": 0}, "epochs": {"unknown": 3}, "shards": 2, "size": 4000}}
+        config = write_project(tmp_path / name / "project", {"web": documents(30)}, **changes)
+        made.append(files_of(run(config)))
+    assert made[0] == made[1] == made[2]
+    assert len(made[0]) == 2

@@ -16,6 +16,7 @@ from transforms.kernels.hashing import byte_spans
 __all__ = ["ChunkedTexts"]
 
 
+_MOST_TAKEN = 2**31 - 1
 _NO_CHUNKS = np.empty(0, np.int32)
 _NO_PLACES = np.empty(0, np.int64)
 
@@ -42,7 +43,10 @@ class ChunkedTexts:
     @classmethod
     def of(cls, arrays: Sequence[pa.Array]) -> ChunkedTexts:
         """All values of string arrays, one after the other."""
-        found = map(byte_spans, arrays)
+        found = [byte_spans(array) for array in arrays]
+        for data, starts, stops in found:  # Arrow does not look at offsets that come out of a file; copying trusts them
+            if ((starts < 0) | (stops < starts) | (stops > data.size)).any():
+                raise ValueError("texts stand outside of their array: the packet that brought them is damaged")
         return cls.joined([cls([s.data], np.zeros(len(s.starts), np.int32), s.starts, s.stops) for s in found])
 
     @classmethod
@@ -78,6 +82,8 @@ class ChunkedTexts:
         starts, stops, chunk_of = self._starts[rows], self._stops[rows], self._chunk_of[rows]
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
+        if offsets[-1] > _MOST_TAKEN:
+            raise ValueError(f"{offsets[-1]} bytes of text are more than one array can hold: {_MOST_TAKEN}")
         if room is None or room.size < offsets[-1]:
             room = pa.allocate_buffer(int(offsets[-1]))
         target = np.frombuffer(room, np.uint8)

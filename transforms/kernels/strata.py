@@ -27,6 +27,8 @@ def distinct_rows(columns: Sequence[pa.Array | pa.ChunkedArray]) -> tuple[I64, l
     for column in columns:
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
         encoded = column.dictionary_encode(null_encoding="encode")
         # Renumber after every column, so that the product of dictionary sizes cannot overflow.
         _, codes = np.unique(
