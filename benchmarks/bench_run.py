@@ -4,9 +4,10 @@
     python benchmarks/bench_run.py --megabytes 500 1000     others; one line each
     python benchmarks/bench_run.py FOLDER                   any folder of parquet, jsonl or csv files
 
-Each measurement is a process of its own, timed from outside: wall and CPU seconds include interpreter start and
-imports. MB are raw UTF-8 text; rates are per core of this machine. The first run of all compiles the kernels and is
-not counted. One more run tells which share of its CPU time diversity takes.
+Each run is a process of its own, timed from outside: wall and CPU seconds include interpreter start and imports. Each
+is repeated (`--runs`), and the one of median wall time is told, with the least and most of all in brackets. MB are raw
+UTF-8 text; rates are per core of this machine. The first run of all compiles the kernels and is not counted. One more
+run tells which share of its CPU time diversity takes.
 """
 
 from __future__ import annotations
@@ -78,15 +79,20 @@ def generated(megabytes: int, work: Path) -> Path:
     return folder / "bench.yaml"
 
 
-def measure(name: str, config: Path) -> None:
+def measure(name: str, config: Path, repeats: int) -> None:
     cores = os.cpu_count() or 1
     for path, command in (("whole run", "run"), ("dedup only", "index")):
-        start_anew(config)
-        run = timed(command, str(config))
+        runs = []
+        for _ in range(repeats):
+            start_anew(config)
+            runs.append(timed(command, str(config)))
+        runs.sort(key=lambda run: run.wall)
+        run = runs[(repeats - 1) // 2]
         totals = index_totals(config)
         megabytes = totals["text_bytes"] / 1e6
         print(
-            f"{name:>10}  {path:<10}  {megabytes:8.0f} MB  {totals['documents']:>10,} documents  {run.wall:7.1f} s  "
+            f"{name:>10}  {path:<10}  {megabytes:8.0f} MB  {totals['documents']:>10,} documents  {run.wall:7.1f} s "
+            f"[{runs[0].wall:.1f} to {runs[-1].wall:.1f}]  "
             f"{megabytes / run.wall / cores:6.1f} MB/s/core  {megabytes / run.cpu:6.1f} MB per CPU s  "
             f"{totals['documents'] / run.wall / cores:8,.0f} documents/s/core  {run.peak_bytes / 1e9:5.2f} GB peak",
             flush=True,
@@ -130,16 +136,17 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="folders to measure on, instead of a generated corpus")
     parser.add_argument("--megabytes", nargs="+", type=int, default=[200], help="sizes of the generated corpora")
     parser.add_argument("--work", type=Path, help="where generated corpora go; default: a temporary folder")
+    parser.add_argument("--runs", type=int, default=3, help="how often each is repeated")
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="anchormix-bench-"))
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}")
     try:
         warm_up(work)
         for folder in arguments.folders:
-            measure(folder.name, corpus_config(folder.resolve()))
+            measure(folder.name, corpus_config(folder.resolve()), arguments.runs)
         for megabytes in [] if arguments.folders else arguments.megabytes:
             config = generated(megabytes, work)
-            measure("generated", config)
+            measure("generated", config, arguments.runs)
             shutil.rmtree(config.parent)
     finally:
         if arguments.work is None:
